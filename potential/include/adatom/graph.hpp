@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace adatom {
+
+/// The atoms and edges that one evaluation sees. A view: the caller owns every array.
+///
+/// Nodes 0 .. n_receivers-1 are the atoms whose energies are wanted. Nodes n_receivers .. n_nodes-1 (ghosts of a decomposed system) only send.
+/// Edges are stored by receiver (CSR). The vector of edge e with receiver i and sender j is
+///
+///     r_ij = positions[j] - positions[i] + shifts[shift[e]]          (double, angstrom)
+///
+/// Edges longer than the model's cutoff are skipped, so a list with a skin can be used for many steps.
+struct Graph {
+  /// Changes whenever first_edge, sender, shift or species change. The evaluator keeps what it derives from these until then. 0: never keep.
+  std::uint64_t revision = 0;
+  int n_receivers = 0;
+  int n_nodes = 0;
+  const int* species = nullptr;              ///< [n_nodes] index into the model's elements (Potential::species)
+  const std::int64_t* first_edge = nullptr;  ///< [n_receivers + 1]
+  const int* sender = nullptr;               ///< [first_edge[n_receivers]]
+  const int* shift = nullptr;                ///< [edges] row of `shifts`; null when no edge crosses a periodic boundary
+  const double* shifts = nullptr;            ///< [][3] lattice translations S h, angstrom
+  const double* positions = nullptr;         ///< [n_nodes][3], angstrom
+  /// Optional: the direction of a derivative along positions, [n_nodes][3]. With it `GraphResult::force_tangents` is computed.
+  const double* position_tangents = nullptr;
+};
+
+/// What one evaluation writes. The caller owns every array; null arrays are not computed (forces and virials share the reverse pass).
+struct GraphResult {
+  double energy = 0.0;              ///< eV, sum over receivers in a fixed order
+  double* energies = nullptr;       ///< [n_receivers], eV
+  double* forces = nullptr;         ///< [n_nodes][3], eV/angstrom, ghosts included: add them to their owners
+  bool want_virial = false;
+  double virial[9] = {};            ///< eV, W_ab = -sum over edges of r_a dE/dr_b, row major; stress = -W / volume
+  double* atom_virials = nullptr;   ///< [n_nodes][9], eV: half of each edge's virial on its sender, half on its receiver; not symmetrised
+  double* force_tangents = nullptr; ///< [n_nodes][3], derivative of the forces along position_tangents: -(Hessian . v)
+};
+
+/// Connects the rows of ghosts with their owners in a decomposed system. Rows are raw bytes: `row_bytes` per node, `n_nodes` rows.
+class Halo {
+ public:
+  virtual ~Halo() = default;
+  /// Copies each owner's row into the rows of its ghosts (after a layer).
+  virtual void forward(void* rows, std::size_t row_bytes) = 0;
+  /// Adds each ghost's row of `scalar_bytes`-wide floating-point numbers to its owner's row (before a layer's reverse pass).
+  virtual void reverse(void* rows, std::size_t row_bytes, std::size_t scalar_bytes) = 0;
+};
+
+}  // namespace adatom

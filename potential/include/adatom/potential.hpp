@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <array>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "adatom/graph.hpp"
+#include "adatom/structure.hpp"
+
+/// The public C++ API. Units: eV, angstrom, eV/angstrom; stress in eV/angstrom^3 with ASE's sign, Voigt order xx yy zz yz xz xy.
+/// Every function throws std::exception-derived errors whose message says what to do; none ends the program.
+namespace adatom {
+
+enum class Device { cpu, cuda };
+enum class Precision { float32, float64 };
+
+struct LoadOptions {
+  Device device = Device::cpu;
+  Precision precision = Precision::float32;  ///< of the network; edge vectors and sums of energies are always double
+  int threads = 0;                           ///< OpenMP threads of an evaluation; 0: as OpenMP decides
+  bool splines = true;                       ///< tabulate the radial functions (error checked against the MLP at load time)
+  std::string head;                          ///< level of theory or modality; may be empty if the model has one head
+  std::vector<int> elements;                 ///< keep only these atomic numbers (smaller tables); empty: all of the model's
+};
+
+/// What evaluate() computes besides the total energy.
+struct Request {
+  bool energies = false;   ///< per atom
+  bool forces = true;
+  bool virial = false;     ///< and with it the stress, if the cell has a volume
+  bool virials = false;    ///< per atom
+};
+
+struct Result {
+  double energy = 0.0;                          ///< eV
+  std::vector<double> energies;                 ///< [n], eV
+  std::vector<Vector3> forces;                  ///< [n], eV/angstrom
+  std::array<double, 9> virial{};               ///< eV, row major; symmetric
+  std::vector<std::array<double, 9>> virials;   ///< [n], eV; see GraphResult::atom_virials
+};
+
+/// Facts about a loaded model.
+struct ModelInfo {
+  double cutoff = 0.0;              ///< angstrom
+  std::vector<int> elements;        ///< atomic numbers that this instance evaluates
+  std::vector<std::string> heads;
+  std::string head;                 ///< the one in use
+  std::string architecture_json;    ///< as in the file
+  std::string provenance_json;      ///< as in the file
+  std::string backend;              ///< e.g. "cpu-v4"
+  std::string summary;              ///< e.g. "mace, 2 layers, 128x0e, l_max 3, correlation 3"
+};
+
+/// What evaluations did so far; `adatom bench` and the benchmarks read it.
+struct Counters {
+  double flops_per_step = 0.0;             ///< floating-point operations of the last evaluation (multiply-add = 2), counted from loop bounds
+  std::size_t workspace_bytes = 0;         ///< memory that evaluation holds now: features, tiles, scratch, results
+};
+
+/// A potential, ready to evaluate. Movable, not copyable. One instance serves one thread at a time; evaluation itself is parallel.
+class Potential {
+ public:
+  static Potential load(const std::filesystem::path& file, const LoadOptions& options = {});
+
+  Potential(Potential&&) noexcept;
+  Potential& operator=(Potential&&) noexcept;
+  ~Potential();
+
+  const ModelInfo& info() const;
+  double cutoff() const { return info().cutoff; }
+
+  /// Index of an element for Graph::species. Throws std::invalid_argument naming the element and those that the model has.
+  int species(int atomic_number) const;
+
+  /// One structure. Keeps its neighbour list with a skin: repeated calls with small displacements do not rebuild it.
+  Result evaluate(const Structure& structure, const Request& request = {});
+
+  /// Many structures as one batch.
+  std::vector<Result> evaluate(const std::vector<Structure>& structures, const Request& request = {});
+
+  /// Hessian times v, eV/angstrom^2 * unit of v; v has one row per atom. Exact (dual numbers), any precision.
+  std::vector<Vector3> hessian_vector(const Structure& structure, const std::vector<Vector3>& v);
+
+  /// The engine under all of the above, for callers that have their own neighbour lists and domain decomposition (LAMMPS).
+  /// `halo` may be null when the graph has no ghosts.
+  void evaluate(const Graph& graph, GraphResult& result, Halo* halo = nullptr);
+
+  Counters counters() const;
+  void set_threads(int threads);
+
+ private:
+  struct Implementation;
+  explicit Potential(std::unique_ptr<Implementation> implementation);
+  std::unique_ptr<Implementation> implementation_;
+};
+
+}  // namespace adatom
