@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "adatom/graph.hpp"
+
+/// From a model's architecture and weights to something that evaluates graphs. Knows no files.
+namespace adatom::gnn {
+
+/// A dense tensor in double, row major.
+struct Tensor {
+  std::vector<std::size_t> shape;
+  std::vector<double> data;
+};
+using Tensors = std::map<std::string, Tensor>;
+
+/// How a model file becomes a network that runs.
+struct NetworkOptions {
+  std::vector<int> elements;  ///< atomic numbers of the tensors' Z axes, in order
+  int heads = 1;              ///< size of the tensors' H axes
+  int head = 0;               ///< the head that is evaluated
+  std::vector<int> keep;      ///< indices into `elements` that are kept, in this order; species of a graph index this list
+  bool splines = true;        ///< tabulate radial functions
+};
+
+enum class Scalar { float32, float64, dual32, dual64 };
+
+struct EvaluatorCounters {
+  double flops_per_step = 0.0;
+  std::size_t workspace_bytes = 0;
+};
+
+/// Runs one network on graphs. Not thread safe; parallel inside.
+class Evaluator {
+ public:
+  virtual ~Evaluator() = default;
+  /// With the dual scalars `graph.position_tangents` must be set, and `result.force_tangents` is computed.
+  virtual void evaluate(const Graph& graph, GraphResult& result, Halo* halo) = 0;
+  virtual EvaluatorCounters counters() const = 0;
+  virtual void set_threads(int threads) = 0;  ///< 0: as OpenMP decides
+};
+
+/// The assembled network: independent of precision and instruction set. Opaque here; see gnn/network.hpp.
+struct Network;
+
+/// `architecture_json` and `tensors` as docs/model_file.md describes them. Throws std::runtime_error that names what is missing, unused,
+/// of the wrong shape, or not supported.
+std::shared_ptr<const Network> build_network(const std::string& architecture_json, const Tensors& tensors, const NetworkOptions& options);
+
+/// Loads the CPU backend (a shared object beside this library) for the best instruction set that this machine has, or for the one that the
+/// environment variable ADATOM_CPU names (v2, v3, v4). Throws std::runtime_error if there is none.
+std::unique_ptr<Evaluator> make_cpu_evaluator(std::shared_ptr<const Network> network, Scalar scalar);
+
+/// Name of the backend that make_cpu_evaluator uses, e.g. "cpu-v4".
+std::string cpu_backend_name();
+
+double cutoff(const Network& network);        ///< angstrom
+std::string summary(const Network& network);  ///< one line for people
+
+}  // namespace adatom::gnn
