@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
+#include <array>
 #include <cstdint>
 #include <vector>
 
-#include "adatom/graph.hpp"
+#include "adatom/export.hpp"
 #include "adatom/structure.hpp"
 
 namespace adatom {
@@ -13,7 +14,7 @@ namespace adatom {
 /// Every pair (i, j, h) with |r_j - r_i + S h| < cutoff + skin is listed once for i and once, with -h, for j; an atom is its own neighbour
 /// through a periodic image (h != 0), never with h = 0. Work and memory are O(N) (cell lists). The list of a receiver is sorted by (sender, h),
 /// so it depends on nothing but the structure.
-class NeighborList {
+class ADATOM_EXPORT NeighborList {
  public:
   /// `cutoff` and `skin` in angstrom. With skin = 0 the list is exact.
   explicit NeighborList(double cutoff, double skin = 0.0);
@@ -25,15 +26,22 @@ class NeighborList {
   /// periodic, and two atoms closer than 1e-3 angstrom.
   bool update(const Structure& structure, int threads = 0);
 
+  /// Changes with every rebuild; no two lists of a process share a value. 0 before the first update.
   std::uint64_t revision() const { return revision_; }
   const std::vector<std::int64_t>& first_edge() const { return first_edge_; }
   const std::vector<int>& sender() const { return sender_; }
-  const std::vector<int>& shift() const { return shift_; }           ///< row of shifts() of each edge
-  const std::vector<Vector3>& shifts() const { return shifts_; }     ///< S h, angstrom, of the present cell
+  const std::vector<int>& shift() const { return shift_; }                             ///< row of shifts() of each edge
+  const std::vector<Vector3>& shifts() const { return shifts_; }                       ///< S h, angstrom, of the present cell
   const std::vector<std::array<int, 3>>& shift_cells() const { return shift_cells_; }  ///< h
-  const std::vector<Vector3>& positions() const { return positions_; }  ///< of the last update; unwrapped, as they were given
+  const std::vector<Vector3>& positions() const { return positions_; }                 ///< of the last update; unwrapped, as they were given
 
  private:
+  /// A pair near enough to come closer than the least distance before the next rebuild.
+  struct ClosePair {
+    int i = 0, j = 0;
+    std::array<int, 3> h{};
+  };
+
   void build(const Structure& structure, int threads);
 
   double cutoff_, skin_;
@@ -44,6 +52,7 @@ class NeighborList {
   std::vector<int> sender_, shift_;
   std::vector<Vector3> shifts_;
   std::vector<std::array<int, 3>> shift_cells_;
+  std::vector<ClosePair> close_pairs_;
 };
 
 }  // namespace adatom

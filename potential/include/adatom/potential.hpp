@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "adatom/export.hpp"
 #include "adatom/graph.hpp"
 #include "adatom/structure.hpp"
 
@@ -27,40 +28,43 @@ struct LoadOptions {
 
 /// What evaluate() computes besides the total energy.
 struct Request {
-  bool energies = false;   ///< per atom
+  bool energies = false;  ///< per atom
   bool forces = true;
-  bool virial = false;     ///< and with it the stress, if the cell has a volume
-  bool virials = false;    ///< per atom
+  bool virial = false;   ///< and with it the stress, if the cell has a volume
+  bool virials = false;  ///< per atom
 };
 
 struct Result {
-  double energy = 0.0;                          ///< eV
-  std::vector<double> energies;                 ///< [n], eV
-  std::vector<Vector3> forces;                  ///< [n], eV/angstrom
-  std::array<double, 9> virial{};               ///< eV, row major; symmetric
-  std::vector<std::array<double, 9>> virials;   ///< [n], eV; see GraphResult::atom_virials
+  double energy = 0.0;                         ///< eV
+  std::vector<double> energies;                ///< [n], eV
+  std::vector<Vector3> forces;                 ///< [n], eV/angstrom
+  std::array<double, 9> virial{};              ///< eV, row major; symmetric
+  std::vector<std::array<double, 9>> virials;  ///< [n], eV; see GraphResult::atom_virials
 };
+
+/// Stress -W / V in ASE's Voigt order, eV/angstrom^3, from Result::virial and the cell. Throws std::invalid_argument if the cell has no volume.
+ADATOM_EXPORT std::array<double, 6> stress(const std::array<double, 9>& virial, const Matrix3& cell);
 
 /// Facts about a loaded model.
 struct ModelInfo {
-  double cutoff = 0.0;              ///< angstrom
-  std::vector<int> elements;        ///< atomic numbers that this instance evaluates
+  double cutoff = 0.0;        ///< angstrom
+  std::vector<int> elements;  ///< atomic numbers that this instance evaluates
   std::vector<std::string> heads;
-  std::string head;                 ///< the one in use
-  std::string architecture_json;    ///< as in the file
-  std::string provenance_json;      ///< as in the file
-  std::string backend;              ///< e.g. "cpu-v4"
-  std::string summary;              ///< e.g. "mace, 2 layers, 128x0e, l_max 3, correlation 3"
+  std::string head;               ///< the one in use
+  std::string architecture_json;  ///< as in the file
+  std::string provenance_json;    ///< as in the file
+  std::string backend;            ///< e.g. "cpu-v4"
+  std::string summary;            ///< e.g. "mace, 2 layers, 128x0e, l_max 3, correlation 3"
 };
 
 /// What evaluations did so far; `adatom bench` and the benchmarks read it.
 struct Counters {
-  double flops_per_step = 0.0;             ///< floating-point operations of the last evaluation (multiply-add = 2), counted from loop bounds
-  std::size_t workspace_bytes = 0;         ///< memory that evaluation holds now: features, tiles, scratch, results
+  double flops_per_step = 0.0;      ///< floating-point operations of the last evaluation (multiply-add = 2), counted from loop bounds
+  std::size_t workspace_bytes = 0;  ///< memory that evaluation holds now: features, tiles, scratch, results
 };
 
 /// A potential, ready to evaluate. Movable, not copyable. One instance serves one thread at a time; evaluation itself is parallel.
-class Potential {
+class ADATOM_EXPORT Potential {
  public:
   static Potential load(const std::filesystem::path& file, const LoadOptions& options = {});
 

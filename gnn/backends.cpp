@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <stdexcept>
+#include <vector>
+
+#include "gnn/evaluator.hpp"
+#include "gnn/network.hpp"
+
+namespace adatom::gnn {
+namespace {
+
+struct Level {
+  const char* name;
+  bool supported;
+};
+
+std::vector<Level> levels() {
+  __builtin_cpu_init();
+  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+  const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return {{"v4", v4}, {"v3", v3}, {"v2", true}};
+}
+
+/// The folder of the shared library that this function is in.
+std::filesystem::path library_folder() {
+  Dl_info info{};
+  if (!dladdr(reinterpret_cast<const void*>(&cpu_backend_name), &info) || !info.dli_fname) return ".";
+  return std::filesystem::absolute(info.dli_fname).parent_path();
+}
+
+using MakeEvaluator = Evaluator* (*)(std::shared_ptr<const Network>, Scalar);
+struct Backend {
+  std::string name;
+  MakeEvaluator make = nullptr;
+};
+
+Backend load() {
+  const char* wanted = std::getenv("ADATOM_CPU");
+  std::string reasons;
+  for (const Level& level : levels()) {
+    if (wanted && std::string(wanted) != level.name) continue;
+    if (!level.supported) {
+      reasons += std::string("\n  ") + level.name + ": this machine does not have its instructions";
+      continue;
+    }
+    const std::filesystem::path file = library_folder() / ("libadatom_cpu_" + std::string(level.name) + ".so");
+    void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (!handle) {
+      reasons += std::string("\n  ") + level.name + ": " + dlerror();
+      continue;
+    }
+    if (void* make = dlsym(handle, "adatom_cpu_evaluator")) return {std::string("cpu-") + level.name, reinterpret_cast<MakeEvaluator>(make)};
+    reasons += "\n  " + file.string() + " is not a backend of this version";
+  }
+  if (wanted && reasons.empty()) reasons = std::string("\n  ADATOM_CPU is '") + wanted + "', expected v2, v3 or v4";
+  throw std::runtime_error("no CPU backend can be loaded; reinstall adatom, or unset ADATOM_CPU if it is set." + reasons);
+}
+
+/// Backends stay loaded for the life of the process: evaluators hold their code.
+const Backend& backend() {
+  static const Backend b = load();
+  return b;
+}
+
+}  // namespace
+
+std::unique_ptr<Evaluator> make_cpu_evaluator(std::shared_ptr<const Network> network, Scalar scalar) {
+  return std::unique_ptr<Evaluator>(backend().make(std::move(network), scalar));
+}
+
+std::string cpu_backend_name() { return backend().name; }
+
+}  // namespace adatom::gnn

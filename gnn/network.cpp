@@ -1,0 +1,759 @@
+// SPDX-License-Identifier: MIT
+#include "gnn/network.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <stdexcept>
+
+#include "gnn/coupling.hpp"
+#include "gnn/radial_table.hpp"
+
+namespace adatom::gnn {
+
+using nlohmann::json;
+
+const FeatureBlock* FeatureLayout::find(Irrep ir) const {
+  for (const FeatureBlock& b : blocks)
+    if (b.ir == ir) return &b;
+  return nullptr;
+}
+
+FeatureBlock& FeatureLayout::add(Irrep ir, int channels) {
+  blocks.push_back({ir, channels, size});
+  size += ir.dim() * channels;
+  return blocks.back();
+}
+
+namespace {
+
+[[noreturn]] void fail(const std::string& what) { throw std::runtime_error("model: " + what); }
+
+std::string shape_string(const std::vector<std::size_t>& shape) {
+  std::string s = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + std::to_string(shape[i]);
+  return s + "]";
+}
+
+/// Hands out tensors, checks their shapes, and knows which were never asked for.
+class Weights {
+ public:
+  explicit Weights(const Tensors& tensors) : tensors_(tensors) {}
+
+  const Tensor* find(const std::string& name) {
+    const auto it = tensors_.find(name);
+    if (it == tensors_.end()) return nullptr;
+    used_.insert(name);
+    return &it->second;
+  }
+  const Tensor& get(const std::string& name) {
+    const Tensor* t = find(name);
+    if (!t) fail("tensor '" + name + "' is missing although the architecture calls for it");
+    return *t;
+  }
+  const Tensor& get(const std::string& name, const std::vector<std::size_t>& shape) {
+    const Tensor& t = get(name);
+    if (t.shape != shape) fail("tensor '" + name + "' has shape " + shape_string(t.shape) + ", expected " + shape_string(shape));
+    return t;
+  }
+  /// First axis `count`, or 1 for "the same for all".
+  const Tensor& get_per(const std::string& name, std::size_t count, std::size_t a, std::size_t b) {
+    const Tensor& t = get(name);
+    if (t.shape.size() != 3 || (t.shape[0] != count && t.shape[0] != 1) || t.shape[1] != a || t.shape[2] != b)
+      fail("tensor '" + name + "' has shape " + shape_string(t.shape) + ", expected " + shape_string({count, a, b}) + " or " + shape_string({1, a, b}));
+    return t;
+  }
+  void check_all_used() const {
+    for (const auto& [name, tensor] : tensors_)
+      if (!used_.count(name)) fail("tensor '" + name + "' is not used by the architecture; the file was written for something this version does not know");
+  }
+
+ private:
+  const Tensors& tensors_;
+  std::set<std::string> used_;
+};
+
+/// A layout together with the padded index of each channel of each irrep: entries of an irreps list are padded one by one.
+struct Channels {
+  FeatureLayout layout;
+  std::vector<std::vector<int>> index;    ///< per block: padded channel of each channel as the file counts them
+  std::vector<std::vector<int>> entries;  ///< per block: padded first channel of each entry
+
+  const FeatureBlock& block(Irrep ir) const { return *layout.find(ir); }
+  const std::vector<int>& channels(Irrep ir) const { return index[static_cast<std::size_t>(layout.find(ir) - layout.blocks.data())]; }
+};
+
+Channels make_channels(const std::vector<MulIrrep>& entries) {
+  Channels c;
+  std::vector<Irrep> kinds;
+  for (const MulIrrep& e : entries)
+    if (e.mul > 0 && std::find(kinds.begin(), kinds.end(), e.ir) == kinds.end()) kinds.push_back(e.ir);
+  for (const Irrep ir : kinds) {
+    std::vector<int> index, first;
+    int at = 0;
+    for (const MulIrrep& e : entries)
+      if (e.ir == ir && e.mul > 0) {
+        first.push_back(at);
+        for (int k = 0; k < e.mul; ++k) index.push_back(at + k);
+        at += padded(e.mul);
+      }
+    c.layout.add(ir, at);
+    c.index.push_back(std::move(index));
+    c.entries.push_back(std::move(first));
+  }
+  return c;
+}
+
+Channels make_channels(const Irreps& irreps) { return make_channels(std::vector<MulIrrep>(irreps.begin(), irreps.end())); }
+
+Activation activation_of(const json& name) {
+  const std::string s = name.get<std::string>();
+  if (s == "silu") return Activation::silu;
+  if (s == "ssp") return Activation::shifted_softplus;
+  if (s == "tanh") return Activation::tanh;
+  if (s == "abs") return Activation::abs;
+  if (s == "sigmoid") return Activation::sigmoid;
+  if (s == "relu") return Activation::relu;
+  if (s == "identity") return Activation::identity;
+  fail("activation '" + s + "' is not supported (silu, ssp, tanh, abs, sigmoid, relu, identity are)");
+}
+
+class Builder {
+ public:
+  Builder(const json& architecture, const Tensors& tensors, const NetworkOptions& options)
+      : architecture_(architecture), weights_(tensors), options_(options), all_(options.elements.size()) {}
+
+  Network build() {
+    const double r_max = architecture_.at("r_max");
+    network_.cutoff = r_max;
+    network_.splines = options_.splines;
+    for (const int z : options_.keep) network_.elements.push_back(options_.elements.at(z));
+    if (network_.elements.empty()) fail("no element is kept");
+    build_radial();
+    build_energies();
+    build_embedding();
+    const json& layers = architecture_.at("layers");
+    if (layers.empty()) fail("the architecture has no layers");
+    for (std::size_t t = 0; t < layers.size(); ++t) build_layer(layers[t], t);
+    weights_.check_all_used();
+    summarize(layers);
+    return std::move(network_);
+  }
+
+ private:
+  // ------------------------------------------------------------------------------------------------ whole model
+  void build_radial() {
+    Radial& radial = network_.radial;
+    const json& basis = architecture_.at("radial_basis");
+    const std::string type = basis.at("type");
+    if (type == "bessel") {
+      radial.basis.type = RadialBasis::Type::bessel;
+      radial.basis.parameters = weights_.get("radial_basis.frequencies").data;
+      radial.basis.factor = basis.at("prefactor");
+    } else if (type == "gaussian") {
+      radial.basis.type = RadialBasis::Type::gaussian;
+      radial.basis.parameters = weights_.get("radial_basis.centers").data;
+      radial.basis.factor = basis.at("coefficient");
+    } else if (type == "chebyshev") {
+      radial.basis.type = RadialBasis::Type::chebyshev;
+      radial.basis.parameters.resize(basis.at("size").get<std::size_t>());
+    } else {
+      fail("radial basis '" + type + "' is not supported (bessel, gaussian, chebyshev are)");
+    }
+    const json& cutoff = architecture_.at("cutoff_function");
+    radial.cutoff.r_max = network_.cutoff;
+    const std::string cutoff_type = cutoff.at("type");
+    if (cutoff_type == "polynomial") {
+      radial.cutoff.p = cutoff.at("p");
+    } else if (cutoff_type == "xplor") {
+      radial.cutoff.type = CutoffFunction::Type::xplor;
+      radial.cutoff.r_on = cutoff.at("r_on");
+    } else {
+      fail("cutoff function '" + cutoff_type + "' is not supported (polynomial, xplor are)");
+    }
+    const std::string applies = architecture_.at("cutoff_applies_to");
+    if (applies != "basis" && applies != "weights") fail("cutoff_applies_to is '" + applies + "', expected basis or weights");
+    radial.cutoff_on_basis = applies == "basis";
+    if (const json& t = architecture_.at("distance_transform"); !t.is_null()) {
+      const std::string name = t.at("type");
+      if (name == "agnesi") {
+        radial.transform.type = DistanceTransform::Type::agnesi;
+        radial.transform.q = t.at("q");
+        radial.transform.p = t.at("p");
+        radial.transform.a = t.at("a");
+      } else if (name == "soft") {
+        radial.transform.type = DistanceTransform::Type::soft;
+        radial.transform.alpha = t.at("alpha");
+      } else {
+        fail("distance transform '" + name + "' is not supported (agnesi, soft are)");
+      }
+    }
+    if (const json& t = architecture_.at("pair_repulsion"); !t.is_null()) {
+      network_.repels = true;
+      PairRepulsion& zbl = network_.repulsion;
+      zbl.p = t.at("p");
+      zbl.a_exp = t.at("a_exp");
+      zbl.a_prefactor = t.at("a_prefactor");
+      for (int i = 0; i < 4; ++i) zbl.c[i] = t.at("c").at(i);
+    }
+    if (network_.repels || radial.depends_on_pair()) {
+      const Tensor& radii = weights_.get("covalent_radii", {all_});
+      for (const int z : options_.keep) network_.radii.push_back(radii.data[z]);
+    }
+  }
+
+  void build_energies() {
+    const std::size_t heads = options_.heads;
+    const Tensor &e0 = weights_.get("atomic_energies", {heads, all_}), &shift = weights_.get("shift", {heads, all_}),
+                 &scale = weights_.get("scale", {heads, all_});
+    for (const int z : options_.keep) {
+      const std::size_t at = options_.head * all_ + z;
+      network_.energy_offset.push_back(e0.data[at] + shift.data[at]);
+      network_.scale.push_back(scale.data[at]);
+    }
+  }
+
+  void build_embedding() {
+    const Tensor& t = weights_.get("embedding");
+    const bool per_head = t.shape.size() == 3;
+    if (t.shape.size() < 2 || t.shape[t.shape.size() - 2] != all_ || (per_head && t.shape[0] != std::size_t(options_.heads)))
+      fail("tensor 'embedding' has shape " + shape_string(t.shape) + ", expected [Z, C] or [H, Z, C]");
+    const std::size_t c = t.shape.back();
+    for (const int z : options_.keep) {
+      const double* row = &t.data[((per_head ? options_.head : 0) * all_ + z) * c];
+      embedding_.emplace_back(row, row + c);
+    }
+  }
+
+  void summarize(const json& layers) {
+    const Layer& first = network_.layers.front();
+    network_.summary = std::string(first.contracts ? "mace" : "nequip") + ", " + std::to_string(layers.size()) + " layers, features " +
+                       layers.front().at("features_out").get<std::string>() + ", l_max " + std::to_string(network_.l_max);
+    if (first.contracts) network_.summary += ", correlation " + std::to_string(layers.front().at("update").at("correlation").get<int>());
+    network_.summary += ", cutoff " + json(network_.cutoff).dump() + " angstrom";
+  }
+
+  // ------------------------------------------------------------------------------------------------ parts of layers
+  /// y = x W for one irrep; `tensor` is [in, out] or [count, in, out], of which the matrices of the kept elements are taken.
+  LinearPart linear_part(const Tensor& tensor, Irrep ir, const Channels& in, const Channels& out) const {
+    LinearPart part;
+    const FeatureBlock &bi = in.block(ir), &bo = out.block(ir);
+    part.ir = ir;
+    part.in = bi.offset, part.in_row = bi.channels, part.out = bo.offset, part.out_row = bo.channels;
+    const std::vector<int>&ci = in.channels(ir), &co = out.channels(ir);
+    const bool per_element = tensor.shape.size() == 3 && tensor.shape[0] > 1;
+    for (std::size_t n = 0; n < (per_element ? options_.keep.size() : 1); ++n) {
+      const double* w = &tensor.data[(per_element ? options_.keep[n] : 0) * ci.size() * co.size()];
+      Matrix m(bi.channels, bo.channels);
+      for (std::size_t i = 0; i < ci.size(); ++i)
+        for (std::size_t o = 0; o < co.size(); ++o) m(ci[i], co[o]) = w[i * co.size() + o];
+      part.matrices.push_back(std::move(m));
+    }
+    return part;
+  }
+
+  /// All irreps that `in` and `out` share; `NAME.{irrep}` and `NAME.bias`.
+  LinearMap linear_map(const std::string& name, const Channels& in, const Channels& out, bool per_element = false) {
+    LinearMap map;
+    for (const FeatureBlock& b : out.layout.blocks) {
+      if (!in.layout.find(b.ir)) continue;
+      const std::string full = name + "." + b.ir.str();
+      const std::size_t rows = in.channels(b.ir).size(), columns = out.channels(b.ir).size();
+      map.parts.push_back(linear_part(per_element ? weights_.get_per(full, all_, rows, columns) : weights_.get(full, {rows, columns}), b.ir, in, out));
+    }
+    if (const Tensor* bias = weights_.find(name + ".bias")) {
+      const Irrep scalar{0, 1};
+      if (!out.layout.find(scalar)) fail("tensor '" + name + ".bias' has no 0e channels to add to");
+      const std::vector<int>& channels = out.channels(scalar);
+      weights_.get(name + ".bias", {std::size_t(options_.heads), channels.size()});
+      map.bias_offset = out.block(scalar).offset;
+      map.bias.emplace_back(out.block(scalar).channels, 0.0);
+      for (std::size_t k = 0; k < channels.size(); ++k) map.bias[0][channels[k]] = bias->data[options_.head * channels.size() + k];
+    }
+    return map;
+  }
+
+  /// a followed by b, where b has one matrix per element or one for all.
+  static LinearMap merge(const LinearMap& a, const LinearMap& b) {
+    LinearMap c;
+    for (const LinearPart& pb : b.parts)
+      for (const LinearPart& pa : a.parts) {
+        if (!(pa.ir == pb.ir)) continue;
+        LinearPart p = pa;
+        p.out = pb.out, p.out_row = pb.out_row;
+        p.matrices.clear();
+        for (std::size_t n = 0; n < std::max(pa.matrices.size(), pb.matrices.size()); ++n) {
+          const Matrix &ma = pa.matrices[pa.matrices.size() > 1 ? n : 0], &mb = pb.matrices[pb.matrices.size() > 1 ? n : 0];
+          Matrix m(ma.in, mb.out);
+          for (int i = 0; i < ma.in; ++i)
+            for (int k = 0; k < ma.out; ++k)
+              for (int o = 0; o < mb.out; ++o) m(i, o) += ma(i, k) * mb(k, o);
+          p.matrices.push_back(std::move(m));
+        }
+        c.parts.push_back(std::move(p));
+      }
+    if (!a.bias.empty()) fail("a bias before a per-element map of the message is not supported");
+    return c;
+  }
+
+  std::vector<MlpLayer> mlp(const std::string& name, int count, int first_in) {
+    std::vector<MlpLayer> layers;
+    for (int n = 0; n < count; ++n) {
+      const std::string at = name + "." + std::to_string(n);
+      const Tensor& w = weights_.get(at);
+      MlpLayer layer;
+      layer.in = n ? layers.back().out : first_in;
+      if (w.shape.size() != 2 || w.shape[0] != std::size_t(layer.in))
+        fail("tensor '" + at + "' has shape " + shape_string(w.shape) + ", expected [" + std::to_string(layer.in) + ", any]");
+      layer.out = static_cast<int>(w.shape[1]);
+      layer.weight = w.data;
+      const std::vector<std::size_t> out{std::size_t(layer.out)};
+      if (weights_.find(at + ".bias")) layer.bias = weights_.get(at + ".bias", out).data;
+      if (weights_.find(at + ".norm_weight")) {
+        layer.norm_weight = weights_.get(at + ".norm_weight", out).data;
+        layer.norm_bias = weights_.get(at + ".norm_bias", out).data;
+      }
+      layers.push_back(std::move(layer));
+    }
+    return layers;
+  }
+
+  /// phi(r) of a pair of species: the activations that enter the MLP's last matrix.
+  RadialFunctions hidden_functions(const Layer& layer) const {
+    const Network* network = &network_;
+    const std::vector<MlpLayer>* layers = &layer.radial_mlp;
+    const Activation activation = layer.radial_activation;
+    const bool constant = layer.radial_constant;
+    return [=](int pair, double r, double* out) {
+      std::size_t widest = network->radial.basis.size();
+      for (const MlpLayer& l : *layers) widest = std::max<std::size_t>(widest, l.out);
+      std::vector<double> x(widest), scratch(widest);
+      const double factor = radial_basis(network->radial, r, network->pair_radii(pair), x.data());
+      int size = network->radial.basis.size();
+      hidden_layers(*layers, activation, x.data(), scratch.data(), size);
+      for (int i = 0; i < size; ++i) out[i] = x[i] * factor;
+      if (constant) out[size] = factor;
+    };
+  }
+
+  void build_radial_mlp(Layer& layer, const json& spec, const std::string& name, const std::vector<std::pair<int, int>>& path_channels) {
+    const json& s = spec.at("radial_mlp");
+    layer.radial_activation = activation_of(s.at("activation"));
+    layer.radial_mlp = mlp(name + ".radial_mlp", s.at("layers"), network_.radial.basis.size());
+    const MlpLayer last = std::move(layer.radial_mlp.back());
+    layer.radial_mlp.pop_back();
+    layer.radial_constant = !last.bias.empty();
+    layer.hidden = padded(last.in + (layer.radial_constant ? 1 : 0));
+    int columns = 0, total = 0;
+    for (const auto& [channels, padded_channels] : path_channels) columns += padded_channels, total += channels;
+    if (total != last.out)
+      fail("the last tensor of '" + name + ".radial_mlp' has " + std::to_string(last.out) + " columns, the paths need " + std::to_string(total));
+    layer.radial_matrix = Matrix(layer.hidden, columns);
+    int from = 0, to = 0;
+    for (const auto& [channels, padded_channels] : path_channels) {
+      for (int k = 0; k < channels; ++k) {
+        for (int i = 0; i < last.in; ++i) layer.radial_matrix(i, to + k) = last.weight[std::size_t(i) * last.out + from + k];
+        if (layer.radial_constant) layer.radial_matrix(last.in, to + k) = last.bias[from + k];
+      }
+      from += channels, to += padded_channels;
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------ a layer
+  void build_layer(const json& spec, std::size_t t) {
+    const std::string name = "layers." + std::to_string(t);
+    Layer layer;
+    const Irreps in_irreps = Irreps::parse(spec.at("features_in").get<std::string>()), conv_irreps = Irreps::parse(spec.at("irreps_conv").get<std::string>()),
+                 message_irreps = Irreps::parse(spec.at("irreps_message").get<std::string>()),
+                 out_irreps = Irreps::parse(spec.at("features_out").get<std::string>());
+    const bool first = t == 0;
+    const Channels in = make_channels(in_irreps), conv = make_channels(conv_irreps), out = make_channels(out_irreps);
+    layer.in_layout = in.layout, layer.conv_layout = conv.layout, layer.out_layout = out.layout;
+    if (first && (in_irreps.count({0, 1}) != in_irreps.dim() || std::size_t(in_irreps.dim()) != embedding_.front().size()))
+      fail("features_in of the first layer must be the " + std::to_string(embedding_.front().size()) + " scalars of the embedding, it is " + in_irreps.str());
+    if (!first && !(in.layout.size == network_.layers.back().out_layout.size))
+      fail("features_in of layer " + std::to_string(t) + " is " + in_irreps.str() + ", which is not what the layer before gives");
+    layer.up = linear_map(name + ".up", in, conv);
+
+    // Paths, and the channels of A.
+    struct PathSpec { int entry, l2; Irrep out; };
+    std::vector<PathSpec> path_specs;
+    std::vector<MulIrrep> mid_entries;
+    std::vector<std::pair<int, int>> path_channels;
+    for (const json& p : spec.at("paths")) {
+      PathSpec path{p.at(0), p.at(1), Irrep::parse(p.at(2).get<std::string>())};
+      if (path.entry < 0 || std::size_t(path.entry) >= conv_irreps.size()) fail("a path of " + name + " names an entry of irreps_conv that is not there");
+      const MulIrrep& from = conv_irreps[path.entry];
+      if (path.l2 > max_edge_l || from.ir.l > max_edge_l || path.out.l > max_edge_l)
+        fail("a path of " + name + " has l > " + std::to_string(max_edge_l) + ", the largest supported");
+      if (std::abs(from.ir.l - path.l2) > path.out.l || path.out.l > from.ir.l + path.l2) fail("a path of " + name + " violates the triangle rule");
+      network_.l_max = std::max(network_.l_max, path.l2);
+      path_specs.push_back(path);
+      mid_entries.push_back({from.mul, path.out});
+      path_channels.emplace_back(from.mul, padded(from.mul));
+    }
+    const Channels mid = make_channels(mid_entries);
+    build_radial_mlp(layer, spec, name, path_channels);
+
+    // Where each path's channels start in its irrep's rows.
+    std::vector<int> path_start(path_specs.size());
+    for (const FeatureBlock& b : mid.layout.blocks) {
+      int at = 0;
+      for (std::size_t p = 0; p < path_specs.size(); ++p)
+        if (path_specs[p].out == b.ir) path_start[p] = at, at += path_channels[p].second;
+    }
+
+    // Message, and what follows it.
+    const std::string update = spec.at("update").at("type");
+    layer.contracts = update == "contraction";
+    if (!layer.contracts && update != "gate") fail("update '" + update + "' is not supported (contraction, gate are)");
+    const Channels message = layer.contracts ? make_channels(message_irreps) : gate_channels(spec.at("update"), out_irreps, message_irreps, name);
+    layer.message_layout = message.layout;
+
+    const std::string normalization = spec.at("normalization");
+    if (normalization == "density") {
+      layer.density = weights_.get(name + ".density", {std::size_t(network_.radial.basis.size()), 1}).data;
+    } else if (normalization != "constant") {
+      fail("normalization '" + normalization + "' is not supported (constant, density are)");
+    }
+    const std::string skip = spec.at("skip");
+    LinearMap linear = linear_map(name + ".linear", mid, message);
+    if (skip == "message") linear = merge(linear, linear_map(name + ".skip", message, message, true));
+
+    const Channels& update_channels = layer.contracts ? out : message;
+    layer.update_layout = update_channels.layout;
+    if (skip == "features") {
+      LinearMap map = linear_map(name + ".skip", in, update_channels, true);
+      if (first) {
+        for (std::size_t z = 0; z < embedding_.size(); ++z) layer.skip_bias.push_back(apply(map, in, embedding_[z], z, layer.update_layout.size));
+      } else {
+        layer.skip = std::move(map);
+      }
+    } else if (skip != "message" && skip != "none") {
+      fail("skip '" + skip + "' is not supported (none, message, features are)");
+    }
+
+    if (first) {
+      build_element_linear(layer, in, conv, linear, path_specs, path_start, mid);
+      layer.linear.bias = linear.bias;
+      layer.linear.bias_offset = linear.bias_offset;
+    } else {
+      for (std::size_t p = 0; p < path_specs.size(); ++p) {
+        const PathSpec& s = path_specs[p];
+        const MulIrrep& from = conv_irreps[s.entry];
+        const FeatureBlock &bi = conv.block(from.ir), &bo = mid.block(s.out);
+        int entry_in_kind = 0;
+        for (int e = 0; e < s.entry; ++e) entry_in_kind += conv_irreps[e].ir == from.ir;
+        ConvolutionPath path{};
+        path.l1 = from.ir.l, path.l2 = s.l2, path.l3 = s.out.l;
+        path.in = bi.offset + conv.entries[&bi - conv.layout.blocks.data()][entry_in_kind], path.in_row = bi.channels;
+        path.out = bo.offset + path_start[p], path.out_row = bo.channels;
+        path.channels = path_channels[p].second;
+        for (std::size_t q = 0; q < p; ++q) path.radial += path_channels[q].second;
+        path.coupling = coupling(path.l1, path.l2, path.l3);
+        layer.paths.push_back(std::move(path));
+      }
+      layer.mid_layout = mid.layout;
+      layer.linear = std::move(linear);
+    }
+    if (network_.splines) build_tables(layer, first);
+
+    if (layer.contracts) {
+      build_contraction(layer, spec.at("update").at("correlation"), name, message_irreps, out_irreps, out);
+    } else {
+      build_gate(layer, spec.at("update"), message, out, out_irreps);
+    }
+
+    if (const json& r = spec.at("readout"); !r.is_null()) build_readout(layer, r, name, out);
+    network_.layers.push_back(std::move(layer));
+  }
+
+  static std::vector<CouplingTerm> coupling(int l1, int l2, int l3) {
+    const std::vector<double>& c = wigner_3j(l1, l2, l3);
+    std::vector<CouplingTerm> terms;
+    for (int a = 0; a <= 2 * l1; ++a)
+      for (int b = 0; b <= 2 * l2; ++b)
+        for (int m = 0; m <= 2 * l3; ++m) {
+          const double x = c[(std::size_t(a) * (2 * l2 + 1) + b) * (2 * l3 + 1) + m];
+          if (std::abs(x) > 1e-12) terms.push_back({a, b, m, x * std::sqrt(2.0 * l3 + 1)});
+        }
+    return terms;
+  }
+
+  /// `map` applied to scalars of element z.
+  static std::vector<double> apply(const LinearMap& map, const Channels& in, const std::vector<double>& x, std::size_t z, int size) {
+    std::vector<double> y(size, 0.0);
+    for (const LinearPart& p : map.parts) {
+      if (!(p.ir == Irrep{0, 1})) continue;
+      const Matrix& m = p.matrices[p.matrices.size() > 1 ? z : 0];
+      const std::vector<int>& channels = in.channels({0, 1});
+      for (std::size_t i = 0; i < x.size(); ++i)
+        for (int o = 0; o < m.out; ++o) y[p.out + o] += x[i] * m(channels[i], o);
+    }
+    if (!map.bias.empty())
+      for (std::size_t k = 0; k < map.bias[0].size(); ++k) y[map.bias_offset + k] += map.bias[0][k];
+    return y;
+  }
+
+  /// First layer: the sender's features u_z are constants, so radial matrix, u_z and the linear map of the message are one matrix per pair of elements.
+  template <class PathSpecs>
+  void build_element_linear(Layer& layer, const Channels& in, const Channels& conv, const LinearMap& linear, const PathSpecs& specs,
+                            const std::vector<int>& path_start, const Channels& mid) {
+    Matrix functions = layer.radial_matrix;  // [c][columns]
+    if (network_.splines) {
+      reduced_ = reduce_functions(hidden_functions(layer), layer.radial_matrix, network_.pairs(), network_.cutoff, 1e-7);
+      functions = reduced_.matrix;
+    }
+    layer.element_functions = functions.in;
+    bool per_receiver = false;
+    for (const LinearPart& p : linear.parts) per_receiver |= p.matrices.size() > 1;
+    const std::size_t receivers = per_receiver ? options_.keep.size() : 1;
+    std::vector<std::vector<double>> u;
+    for (std::size_t z = 0; z < embedding_.size(); ++z) u.push_back(apply(layer.up, in, embedding_[z], z, conv.layout.size));
+    layer.up = {};
+    layer.element_linear.resize(receivers);
+    for (std::size_t zi = 0; zi < receivers; ++zi)
+      for (std::size_t zj = 0; zj < options_.keep.size(); ++zj) {
+        LinearMap map;
+        for (const LinearPart& p : linear.parts) {
+          const Matrix& w = p.matrices[p.matrices.size() > 1 ? zi : 0];
+          // Paths of this irrep; with scalar senders l3 = l2.
+          LinearPart part;
+          part.ir = p.ir;
+          part.in = p.ir.l * p.ir.l * functions.in, part.in_row = functions.in;
+          part.out = p.out, part.out_row = p.out_row;
+          Matrix g(functions.in, w.out);
+          int column = 0;
+          for (std::size_t q = 0; q < specs.size(); ++q) {
+            const int mul = padded_of(specs[q].entry, conv);
+            if (specs[q].out == p.ir && specs[q].l2 == p.ir.l) {
+              const int from = entry_offset(specs[q].entry, conv);
+              for (int c = 0; c < functions.in; ++c)
+                for (int k = 0; k < mul; ++k) {
+                  const double x = functions(c, column + k) * u[zj][from + k];
+                  if (x == 0.0) continue;
+                  for (int o = 0; o < w.out; ++o) g(c, o) += x * w(path_start[q] + k, o);
+                }
+            }
+            column += mul;
+          }
+          part.matrices.push_back(std::move(g));
+          map.parts.push_back(std::move(part));
+        }
+        layer.element_linear[zi].push_back(std::move(map));
+      }
+    (void)mid;
+  }
+  // In the first layer all entries of irreps_conv are scalars, one block of the layout.
+  static int entry_offset(int entry, const Channels& conv) { return conv.layout.blocks[0].offset + conv.entries[0][entry]; }
+  static int padded_of(int entry, const Channels& conv) {
+    const std::vector<int>& e = conv.entries[0];
+    return (std::size_t(entry) + 1 < e.size() ? e[entry + 1] : conv.layout.blocks[0].channels) - e[entry];
+  }
+
+  void build_tables(Layer& layer, bool first) {
+    const RadialFunctions phi = hidden_functions(layer);
+    const Matrix& m = first ? reduced_.projection : layer.radial_matrix;
+    const RadialFunctions combined = [&](int pair, double r, double* out) {
+      std::vector<double> x(layer.hidden, 0.0);
+      phi(pair, r, x.data());
+      std::fill(out, out + m.out, 0.0);
+      for (int i = 0; i < layer.hidden; ++i)
+        for (int o = 0; o < m.out; ++o) out[o] += x[i] * m(i, o);
+    };
+    layer.table = make_spline_table(combined, m.out, network_.pairs(), network_.cutoff, spline_tolerance);
+    if (!layer.density.empty()) {
+      const RadialFunctions density = [&](int pair, double r, double* out) {
+        std::vector<double> basis(network_.radial.basis.size());
+        const double factor = radial_basis(network_.radial, r, network_.pair_radii(pair), basis.data());
+        double d = 0.0;
+        for (std::size_t i = 0; i < basis.size(); ++i) d += basis[i] * layer.density[i];
+        out[0] = std::tanh(d * d) * factor;
+      };
+      layer.density_table = make_spline_table(density, 1, network_.pairs(), network_.cutoff, spline_tolerance);
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------ updates
+  void build_contraction(Layer& layer, int correlation, const std::string& name, const Irreps& message_irreps, const Irreps& out_irreps, const Channels& out) {
+    Contraction& c = layer.contraction;
+    if (correlation < 1 || correlation > 3) fail("correlation " + std::to_string(correlation) + " is not supported (1, 2, 3 are)");
+    const int mul = message_irreps[0].mul;
+    std::vector<Irrep> in;
+    for (const MulIrrep& e : message_irreps) {
+      if (e.mul != mul) fail("the message of " + name + " has irreps of different multiplicity, which a contraction cannot take: " + message_irreps.str());
+      in.push_back(e.ir);
+    }
+    const Channels message = make_channels(message_irreps);
+    c.channels = padded(mul);
+    for (std::size_t e = 0; e < message_irreps.size(); ++e) {
+      const FeatureBlock& b = message.block(message_irreps[e].ir);
+      for (int m = 0; m < b.ir.dim(); ++m) c.inputs.push_back(b.row(m));
+    }
+    std::vector<MulIrrep> contracted;
+    for (const Irrep ir : out_irreps.kinds()) contracted.push_back({mul, ir});
+    const Channels contracted_channels = make_channels(contracted);
+    c.out = contracted_channels.layout;
+    for (const Irrep ir : out_irreps.kinds()) {
+      std::vector<SymmetricCoupling> couplings;
+      std::vector<const Tensor*> weights;
+      for (int nu = 1; nu <= correlation; ++nu) {
+        couplings.push_back(symmetric_coupling(in, ir, nu));
+        weights.push_back(&weights_.get_per(name + ".contraction." + ir.str() + "." + std::to_string(nu), all_, couplings.back().paths, mul));
+      }
+      for (int m = 0; m < ir.dim(); ++m) c.components.push_back(component(couplings, weights, m, mul, c.channels, c.out.find(ir)->row(m)));
+    }
+    layer.product = linear_map(name + ".product", contracted_channels, out);
+  }
+
+  ContractionComponent component(const std::vector<SymmetricCoupling>& couplings, const std::vector<const Tensor*>& weights, int m, int mul, int channels,
+                                 int out) const {
+    // Terms in nested order: i, then ij, then ijk; -1 marks "ends here", and sorts first.
+    std::map<std::array<int, 3>, std::vector<std::pair<int, const Monomial*>>> terms;
+    for (std::size_t n = 0; n < couplings.size(); ++n)
+      for (const Monomial& mono : couplings[n].components[m]) {
+        std::array<int, 3> key{-1, -1, -1};
+        for (std::size_t k = 0; k <= n; ++k) key[k] = mono.index[k];
+        terms[key].emplace_back(static_cast<int>(n), &mono);
+        // The partial products that the term hangs on.
+        terms[{key[0], -1, -1}];
+        if (key[1] >= 0) terms[{key[0], key[1], -1}];
+      }
+    ContractionComponent component;
+    component.out = out;
+    ContractionPolynomial& p = component.polynomial;
+    bool per_element = false;
+    for (const Tensor* w : weights) per_element |= w->shape[0] > 1;
+    component.coefficients.assign(per_element ? options_.keep.size() : 1, {});
+    for (const auto& [key, monomials] : terms) {
+      if (key[1] < 0) {
+        p.singles.push_back({key[0], static_cast<int>(p.pairs.size())});
+      } else if (key[2] < 0) {
+        p.pairs.push_back({key[1], static_cast<int>(p.triples.size())});
+        p.singles.back().pairs_end = static_cast<int>(p.pairs.size());
+      } else {
+        p.triples.push_back(key[2]);
+        p.pairs.back().triples_end = static_cast<int>(p.triples.size());
+      }
+      ++p.coefficients;
+      for (std::size_t z = 0; z < component.coefficients.size(); ++z) {
+        std::vector<double> row(channels, 0.0);
+        for (const auto& [n, mono] : monomials) {
+          const Tensor& w = *weights[n];
+          const std::size_t element = w.shape[0] > 1 ? options_.keep[z] : 0;
+          for (int k = 0; k < mul; ++k) row[k] += mono->coefficient * w.data[(element * w.shape[1] + mono->path) * w.shape[2] + k];
+        }
+        component.coefficients[z].insert(component.coefficients[z].end(), row.begin(), row.end());
+      }
+    }
+    return component;
+  }
+
+  /// Channels of the gate's input: per irrep the scalars, then the gates of each gated entry.
+  Channels gate_channels(const json& spec, const Irreps& out_irreps, const Irreps& message_irreps, const std::string& name) const {
+    std::vector<MulIrrep> entries;
+    const Irrep gate = Irrep::parse(spec.at("gate_irrep").get<std::string>());
+    for (const MulIrrep& e : out_irreps)
+      if (e.ir.l == 0) entries.push_back(e);
+    for (const MulIrrep& e : out_irreps)
+      if (e.ir.l > 0) entries.push_back({e.mul, gate});
+    for (const MulIrrep& e : out_irreps)
+      if (e.ir.l > 0) entries.push_back(e);
+    const Irreps expected{entries};
+    for (const Irrep ir : expected.kinds())
+      if (expected.count(ir) != message_irreps.count(ir)) fail("irreps_message of " + name + " is " + message_irreps.str() + ", the gate needs " + expected.str());
+    return make_channels(entries);
+  }
+
+  void build_gate(Layer& layer, const json& spec, const Channels& message, const Channels& out, const Irreps& out_irreps) {
+    Gate& g = layer.gate;
+    g.activation = activation_of(spec.at("gate_activation"));
+    g.factor = spec.at("gate_factor");
+    const Irrep gate = Irrep::parse(spec.at("gate_irrep").get<std::string>());
+    std::map<std::pair<int, int>, std::size_t> next_in, next_out;  // entry of a block that comes next, by irrep
+    const auto at = [](const Channels& c, Irrep ir, std::map<std::pair<int, int>, std::size_t>& next) {
+      const FeatureBlock& b = c.block(ir);
+      return b.offset + c.entries[&b - c.layout.blocks.data()][next[{ir.l, ir.p}]++];
+    };
+    for (const MulIrrep& e : out_irreps)
+      if (e.ir.l == 0)
+        g.scalars.push_back({at(message, e.ir, next_in), at(out, e.ir, next_out), padded(e.mul), activation_of(spec.at("scalar_activation").at(e.ir.str())),
+                             spec.at("scalar_factor").at(e.ir.str())});
+    for (const MulIrrep& e : out_irreps)
+      if (e.ir.l > 0) g.gated.push_back({at(message, gate, next_in), 0, 0, e.ir.dim(), padded(e.mul)});
+    std::size_t n = 0;
+    for (const MulIrrep& e : out_irreps)
+      if (e.ir.l > 0) {
+        Gate::Gated& gated = g.gated[n++];
+        gated.in = at(message, e.ir, next_in);
+        gated.out = at(out, e.ir, next_out);
+        gated.in_row = message.block(e.ir).channels;
+        gated.out_row = out.block(e.ir).channels;
+      }
+  }
+
+  void build_readout(Layer& layer, const json& spec, const std::string& name, const Channels& out) {
+    layer.has_readout = true;
+    Readout& r = layer.readout;
+    r.activation = activation_of(spec.at("activation"));
+    const Irrep scalar{0, 1};
+    if (!out.layout.find(scalar)) fail("the readout of " + name + " needs 0e features");
+    const std::vector<int>& channels = out.channels(scalar);
+    r.in = out.block(scalar).offset;
+    const int count = spec.at("layers");
+    std::size_t in = channels.size();
+    for (int n = 0; n < count; ++n) {
+      const std::string at = name + ".readout." + std::to_string(n);
+      const Tensor& w = weights_.get(at);
+      if (w.shape.size() != 3 || w.shape[0] != std::size_t(options_.heads) || w.shape[1] != in || (n + 1 == count && w.shape[2] != 1))
+        fail("tensor '" + at + "' has shape " + shape_string(w.shape) + ", expected [H, " + std::to_string(in) + ", " + (n + 1 == count ? "1]" : "any]"));
+      MlpLayer layer_n;
+      layer_n.out = static_cast<int>(w.shape[2]);
+      const double* from = &w.data[options_.head * in * layer_n.out];
+      if (n == 0) {
+        layer_n.in = out.block(scalar).channels;
+        layer_n.weight.assign(std::size_t(layer_n.in) * layer_n.out, 0.0);
+        for (std::size_t i = 0; i < in; ++i)
+          for (int o = 0; o < layer_n.out; ++o) layer_n.weight[std::size_t(channels[i]) * layer_n.out + o] = from[i * layer_n.out + o];
+      } else {
+        layer_n.in = static_cast<int>(in);
+        layer_n.weight.assign(from, from + in * layer_n.out);
+      }
+      if (weights_.find(at + ".bias")) {
+        const Tensor& b = weights_.get(at + ".bias", {std::size_t(options_.heads), w.shape[2]});
+        layer_n.bias.assign(b.data.begin() + options_.head * layer_n.out, b.data.begin() + (options_.head + 1) * layer_n.out);
+      }
+      in = layer_n.out;
+      r.layers.push_back(std::move(layer_n));
+    }
+  }
+
+  static constexpr double spline_tolerance = 1e-6;  // relative to the largest radial function: what float32 sums of them cannot tell apart
+
+  const json& architecture_;
+  Weights weights_;
+  const NetworkOptions& options_;
+  std::size_t all_;
+  Network network_;
+  std::vector<std::vector<double>> embedding_;
+  ReducedFunctions reduced_;
+};
+
+}  // namespace
+
+std::shared_ptr<const Network> build_network(const std::string& architecture_json, const Tensors& tensors, const NetworkOptions& options) {
+  try {
+    const json architecture = json::parse(architecture_json);
+    return std::make_shared<const Network>(Builder(architecture, tensors, options).build());
+  } catch (const json::exception& e) {
+    fail(std::string("its architecture cannot be read (") + e.what() + "); the file may be from another version");
+  }
+}
+
+double cutoff(const Network& network) { return network.cutoff; }
+std::string summary(const Network& network) { return network.summary; }
+
+}  // namespace adatom::gnn

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: MIT
+// The assembled network: a model file's weights, merged and laid out for evaluation, in double. The backends convert it to their precision.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "gnn/evaluator.hpp"
+#include "gnn/irreps.hpp"
+#include "gnn/kernels/radial.hpp"
+
+namespace adatom::gnn {
+
+/// Largest degree of edge harmonics and features.
+inline constexpr int max_edge_l = 3;
+
+/// Channels of a row are padded to a multiple of this, so that every vector width divides it. Padded channels are zero throughout.
+inline constexpr int channel_block = 16;
+constexpr int padded(int channels) { return (channels + channel_block - 1) / channel_block * channel_block; }
+
+/// Where the rows of one irrep lie in a node's features: row m at offset + m * channels.
+struct FeatureBlock {
+  Irrep ir;
+  int channels = 0;  ///< padded
+  int offset = 0;
+  int row(int m) const { return offset + m * channels; }
+};
+
+/// Layout [l, m][channel] of a node's features; one block per kind of irrep.
+struct FeatureLayout {
+  std::vector<FeatureBlock> blocks;
+  int size = 0;  ///< scalars per node
+  const FeatureBlock* find(Irrep ir) const;
+  FeatureBlock& add(Irrep ir, int channels);  ///< channels: padded
+};
+
+/// A dense matrix [in][out], in and out padded.
+struct Matrix {
+  int in = 0, out = 0;
+  std::vector<double> weight;
+  Matrix() = default;
+  Matrix(int in_, int out_) : in(in_), out(out_), weight(std::size_t(in_) * out_) {}
+  double& operator()(int i, int o) { return weight[std::size_t(i) * out + o]; }
+  double operator()(int i, int o) const { return weight[std::size_t(i) * out + o]; }
+};
+
+/// y[m] = x[m] W for the rows m of one irrep, with one W for all nodes or one per element of the node.
+struct LinearPart {
+  Irrep ir;
+  int in = 0, out = 0;           ///< offsets of row 0 in the input's and the output's features
+  int in_row = 0, out_row = 0;   ///< distance of rows: channels of the blocks
+  std::vector<Matrix> matrices;  ///< one, or one per element
+};
+
+struct LinearMap {
+  std::vector<LinearPart> parts;
+  int bias_offset = 0;                     ///< of the 0e row of the output
+  std::vector<std::vector<double>> bias;   ///< empty, or one row or one per element
+  bool empty() const { return parts.empty() && bias.empty(); }
+};
+
+/// C[m1][m2][m3] of a path, nonzero entries.
+struct CouplingTerm {
+  int m1, m2, m3;
+  double c;
+};
+
+/// One path of a convolution: A[l3] += R(r) C (h[l1], Y[l2]).
+struct ConvolutionPath {
+  int l1, l2, l3;
+  int in, in_row;      ///< offset of row 0 and distance of rows in the sender's features
+  int out, out_row;    ///< the same in A
+  int channels;        ///< padded
+  int radial;          ///< first column of this path's radial functions
+  std::vector<CouplingTerm> coupling;
+};
+
+/// Radial functions f_c(r) tabulated as cubic B-splines on [0, cutoff], zero beyond. For models whose radial functions depend on the pair of
+/// elements there is one table per pair.
+struct SplineTable {
+  int functions = 0;  ///< padded
+  int knots = 0;      ///< intervals
+  double h = 0.0;     ///< angstrom
+  std::vector<std::vector<double>> coefficients;  ///< [pair][(knots + 3)][functions]
+  double error = 0.0;  ///< largest deviation found, relative to the largest value
+};
+
+/// One term list of the symmetric contraction, as nested sums that share partial products:
+/// sum_i x_i (c_i + sum_{j>=i} x_j (c_ij + sum_{k>=j} c_ijk x_k)).
+struct ContractionPolynomial {
+  struct Single { int i, pairs_end; };         ///< pairs up to pairs_end (exclusive), from where the previous single ended
+  struct Pair { int j, triples_end; };
+  std::vector<Single> singles;
+  std::vector<Pair> pairs;
+  std::vector<int> triples;  ///< k
+  /// Coefficients in the order of traversal (a single's, then for each of its pairs the pair's and its triples'): one row of channels each.
+  int coefficients = 0;
+};
+
+/// One component m of one irrep of the contraction's output.
+struct ContractionComponent {
+  int out = 0;  ///< offset of the row in the product's features
+  ContractionPolynomial polynomial;
+  std::vector<std::vector<double>> coefficients;  ///< [element or 1][coefficient * channels + channel]
+};
+
+struct Contraction {
+  int channels = 0;            ///< padded
+  std::vector<int> inputs;     ///< offset in the message of each x_i's row
+  std::vector<ContractionComponent> components;
+  FeatureLayout out;
+};
+
+/// Gate: scalars are activated; blocks of higher l are multiplied with activated gate channels.
+struct Gate {
+  struct Scalars { int in, out, channels; Activation activation; double factor; };  ///< channels: padded
+  struct Gated { int gate, in, out, rows, channels, in_row = 0, out_row = 0; };     ///< gate: offset of the gate channels in the input
+  std::vector<Scalars> scalars;
+  std::vector<Gated> gated;
+  Activation activation = Activation::silu;
+  double factor = 1.0;
+};
+
+/// E_i += MLP of the 0e channels.
+struct Readout {
+  std::vector<MlpLayer> layers;  ///< in of the first: 0e channels of the features, not padded
+  Activation activation = Activation::silu;
+  int in = 0;                    ///< offset of the 0e row
+};
+
+struct Layer {
+  FeatureLayout in_layout;             ///< features before the layer (later layers)
+  FeatureLayout conv_layout;           ///< the sender's features; in the first layer they depend on its element alone
+  LinearMap up;                        ///< from the previous features; empty in the first layer
+
+  // Radial functions of all paths: R = phi M, phi = the last hidden activations of the radial MLP (times the cutoff function where it applies to
+  // the MLP's output).
+  std::vector<MlpLayer> radial_mlp;    ///< all layers but the last
+  Activation radial_activation = Activation::silu;
+  bool radial_constant = false;        ///< phi has a last function 1, for the bias of the MLP's last layer
+  int hidden = 0;                      ///< functions phi, padded
+  Matrix radial_matrix;                ///< M [hidden][columns], columns padded per path
+  SplineTable table;                   ///< with splines: of R in later layers; in the first layer of a few combinations of phi that span R
+
+  // Convolution of later layers.
+  std::vector<ConvolutionPath> paths;
+  FeatureLayout mid_layout;            ///< A: for each irrep the channels of its paths, one path after the other
+
+  // First layer: message = sum over elements z of senders, functions c:  G[z][c] * sum over edges phi_c(r) Y_lm(e).
+  // [element of receiver or 1][element of sender]: from B [lm][c] (c fastest, `element_functions` of them) to the message.
+  int element_functions = 0;           ///< padded
+  std::vector<std::vector<LinearMap>> element_linear;
+
+  std::vector<double> density;         ///< [basis] weights of the edge density; empty without
+  SplineTable density_table;           ///< with splines: one function (padded)
+
+  FeatureLayout message_layout;
+  LinearMap linear;                    ///< from A, with the message's skip merged; in the first layer only its bias
+
+  // Update.
+  bool contracts = false;
+  Contraction contraction;
+  LinearMap product;                   ///< from the contraction to the features
+  Gate gate;
+  FeatureLayout update_layout;         ///< what the skip adds to: the features, or the gate's input
+  LinearMap skip;                      ///< of the layer's input features; empty without, and in the first layer (skip_bias)
+  std::vector<std::vector<double>> skip_bias;  ///< first layer: [element][update_layout.size], what the skip adds
+  FeatureLayout out_layout;            ///< features after the layer
+
+  bool has_readout = false;
+  Readout readout;
+};
+
+struct Network {
+  std::vector<int> elements;           ///< atomic numbers of the species
+  double cutoff = 0.0;                 ///< angstrom
+  int l_max = 0;                       ///< of the edge harmonics
+  bool splines = true;
+  Radial radial;
+  std::vector<double> radii;           ///< covalent radius per species, where something uses it
+  bool repels = false;
+  PairRepulsion repulsion;
+  std::vector<double> energy_offset;   ///< per species, eV: reference energy and shift
+  std::vector<double> scale;           ///< per species
+  std::vector<Layer> layers;
+  std::string summary;
+
+  int species() const { return static_cast<int>(elements.size()); }
+  /// Row of a spline table for a pair: 0 where radial functions do not depend on it.
+  int pair(int receiver, int sender) const {
+    if (!radial.depends_on_pair()) return 0;
+    const int a = receiver < sender ? receiver : sender, b = receiver < sender ? sender : receiver;
+    return b * (b + 1) / 2 + a;
+  }
+  /// Sum of the covalent radii of a pair, angstrom; 0 where radial functions do not depend on it.
+  double pair_radii(int pair) const {
+    if (!radial.depends_on_pair()) return 0.0;
+    int b = 0;
+    while ((b + 1) * (b + 2) / 2 <= pair) ++b;
+    return radii[b] + radii[pair - b * (b + 1) / 2];
+  }
+  int pairs() const { return radial.depends_on_pair() ? species() * (species() + 1) / 2 : 1; }
+};
+
+}  // namespace adatom::gnn

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <cstddef>
+#include <filesystem>
+
+namespace adatom {
+
+/// A file that appears complete or not at all: written under a temporary name in the same folder, and renamed by commit().
+/// Without commit() (an error, an exception) the temporary file is removed. Errors are std::runtime_error with the system's reason.
+class AtomicFile {
+ public:
+  explicit AtomicFile(const std::filesystem::path& target);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void write(const void* data, std::size_t bytes);
+  void commit();  ///< waits until the data is on the disk, then renames
+
+ private:
+  [[noreturn]] void fail(int error) const;
+
+  std::filesystem::path target_, temporary_;
+  int descriptor_ = -1;
+  std::size_t written_ = 0;
+};
+
+}  // namespace adatom

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: MIT
+#include "adatom/potential.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+#include "adatom/elements.hpp"
+#include "adatom/neighbor_list.hpp"
+#include "gnn/evaluator.hpp"
+#include "potential/batch.hpp"
+#include "potential/model_file.hpp"
+
+namespace adatom {
+namespace {
+
+// Wide enough for tens of MD steps between two rebuilds, narrow enough that the edges beyond the cutoff, which are skipped, are few.
+constexpr double skin = 0.5;  // angstrom
+// Structures are evaluated together up to this many atoms: enough to occupy any CPU, and memory stays bounded for a batch of any length.
+constexpr int atoms_per_batch = 20000;
+
+std::string quoted(const std::vector<std::string>& names) {
+  std::string text;
+  for (const auto& name : names) text += (text.empty() ? "'" : ", '") + name + "'";
+  return text;
+}
+
+int find_head(const std::vector<std::string>& heads, const std::string& head) {
+  if (head.empty()) {
+    if (heads.size() == 1) return 0;
+    throw std::invalid_argument("the model has several heads and none was chosen: set LoadOptions::head to one of " + quoted(heads));
+  }
+  const auto found = std::find(heads.begin(), heads.end(), head);
+  if (found == heads.end()) throw std::invalid_argument("the model has no head '" + head + "': set LoadOptions::head to one of " + quoted(heads));
+  return static_cast<int>(found - heads.begin());
+}
+
+/// Indices of the model's elements that are kept, in the model's order.
+std::vector<int> find_kept(const std::vector<int>& elements, const std::vector<int>& wanted) {
+  for (const int z : wanted)
+    if (std::find(elements.begin(), elements.end(), z) == elements.end())
+      throw std::invalid_argument("LoadOptions::elements asks for " + element_names({z}) + ", but the model has only " + element_names(elements));
+  std::vector<int> kept;
+  for (std::size_t k = 0; k < elements.size(); ++k)
+    if (wanted.empty() || std::find(wanted.begin(), wanted.end(), elements[k]) != wanted.end()) kept.push_back(static_cast<int>(k));
+  return kept;
+}
+
+double* data(std::vector<Vector3>& rows) { return rows.empty() ? nullptr : rows.front().data(); }
+double* data(std::vector<std::array<double, 9>>& rows) { return rows.empty() ? nullptr : rows.front().data(); }
+
+/// The virial of an energy that does not depend on the orientation is symmetric; what rounding leaves is averaged away.
+std::array<double, 9> symmetric(const double* w) {
+  std::array<double, 9> s;
+  for (int a = 0; a < 3; ++a)
+    for (int b = 0; b < 3; ++b) s[3 * a + b] = 0.5 * (w[3 * a + b] + w[3 * b + a]);
+  return s;
+}
+
+/// In the order of the atoms, so that a structure has the same energy alone and in a batch.
+double sum(const double* values, std::size_t n) {
+  double total = 0;
+  for (std::size_t i = 0; i < n; ++i) total += values[i];
+  return total;
+}
+
+}  // namespace
+
+std::array<double, 6> stress(const std::array<double, 9>& virial, const Matrix3& cell) {
+  const auto& [a, b, c] = cell;
+  const double volume = std::abs(a[0] * (b[1] * c[2] - b[2] * c[1]) + a[1] * (b[2] * c[0] - b[0] * c[2]) + a[2] * (b[0] * c[1] - b[1] * c[0]));
+  if (!(volume > 0) || !std::isfinite(volume))
+    throw std::invalid_argument("the cell has a volume of " + std::to_string(volume) +
+                                " angstrom^3: a stress needs three cell vectors that span a volume");
+  const std::array<double, 9> w = symmetric(virial.data());
+  return {-w[0] / volume, -w[4] / volume, -w[8] / volume, -w[5] / volume, -w[2] / volume, -w[1] / volume};
+}
+
+struct Potential::Implementation {
+  ModelInfo info;
+  Precision precision = Precision::float32;
+  int threads = 0;
+  std::array<int, max_atomic_number + 1> species_of{};  // -1: the model does not have it
+  std::shared_ptr<const gnn::Network> network;
+  std::unique_ptr<gnn::Evaluator> evaluator, dual_evaluator;  // the second is made when it is first needed
+  double flops_per_step = 0.0;
+
+  NeighborList list{1.0};  // of evaluate(Structure)
+  std::vector<int> species;
+  Batch batch;
+
+  // Graphs come from several sources, each with its own count of revisions; evaluators see one count.
+  enum class Source { none, structure, batch, caller };
+  Source source = Source::none;
+  std::uint64_t source_revision = 0, revision = 0;
+
+  std::uint64_t revision_of(Source from, std::uint64_t its_revision) {
+    if (its_revision == 0) return source = Source::none, 0;
+    if (from != source || its_revision != source_revision) ++revision;
+    source = from;
+    source_revision = its_revision;
+    return revision;
+  }
+
+  int find_species(int z) const { return z >= 1 && z <= max_atomic_number ? species_of[z] : -1; }
+
+  [[noreturn]] void fail_unknown(int z, const std::string& whose) const {
+    throw std::invalid_argument("the model has no element " + element_names({z}) + whose + "; it has " + element_names(info.elements) +
+                                ": use a model that was trained on it, or load this one without restricting LoadOptions::elements");
+  }
+
+  /// `where`: appended to the atom in messages.
+  void append_species(const Structure& structure, std::vector<int>& out, const std::string& where = "") const {
+    for (std::size_t i = 0; i < structure.numbers.size(); ++i) {
+      out.push_back(find_species(structure.numbers[i]));
+      if (out.back() < 0) fail_unknown(structure.numbers[i], " (atom " + std::to_string(i) + where + ", counted from 0)");
+    }
+  }
+
+  std::unique_ptr<gnn::Evaluator> make_evaluator(bool dual) const {
+    const bool single = precision == Precision::float32;
+    auto made = gnn::make_cpu_evaluator(
+        network, dual ? (single ? gnn::Scalar::dual32 : gnn::Scalar::dual64) : (single ? gnn::Scalar::float32 : gnn::Scalar::float64));
+    made->set_threads(threads);
+    return made;
+  }
+
+  void run(const Graph& graph, GraphResult& result, Halo* halo) {
+    if (graph.position_tangents && !dual_evaluator) dual_evaluator = make_evaluator(true);
+    gnn::Evaluator& engine = graph.position_tangents ? *dual_evaluator : *evaluator;
+    engine.evaluate(graph, result, halo);
+    flops_per_step = engine.counters().flops_per_step;
+  }
+
+  /// Updates the neighbour list; the graph is valid until the next call.
+  Graph graph_of(const Structure& structure) {
+    species.clear();
+    append_species(structure, species);
+    list.update(structure, threads);
+    Graph graph;
+    graph.revision = revision_of(Source::structure, list.revision());
+    graph.n_receivers = graph.n_nodes = static_cast<int>(species.size());
+    graph.species = species.data();
+    graph.first_edge = list.first_edge().data();
+    graph.sender = list.sender().data();
+    const auto& cells = list.shift_cells();
+    const bool crosses = cells.size() > 1 || (cells.size() == 1 && cells[0] != std::array<int, 3>{});
+    graph.shift = crosses ? list.shift().data() : nullptr;
+    graph.shifts = crosses ? list.shifts().front().data() : nullptr;
+    graph.positions = list.positions().empty() ? nullptr : list.positions().front().data();
+    return graph;
+  }
+
+  /// Evaluates structures begin .. end-1 as one graph.
+  void evaluate_batch(const std::vector<Structure>& structures, std::size_t begin, std::size_t end, const Request& request,
+                      std::vector<Result>& results);
+};
+
+Potential::Potential(std::unique_ptr<Implementation> implementation) : implementation_(std::move(implementation)) {}
+Potential::Potential(Potential&&) noexcept = default;
+Potential& Potential::operator=(Potential&&) noexcept = default;
+Potential::~Potential() = default;
+
+Potential Potential::load(const std::filesystem::path& path, const LoadOptions& options) {
+  if (options.device != Device::cpu)
+    throw std::runtime_error("this build of Adatom has no CUDA backend: load '" + path.string() + "' with Device::cpu");
+  if (options.threads < 0)
+    throw std::invalid_argument("number of threads is " + std::to_string(options.threads) + ": expected 0 (as OpenMP decides) or more");
+
+  const ModelFile file = read_model(path);
+  auto made = std::make_unique<Implementation>();
+  made->precision = options.precision;
+  made->threads = options.threads;
+  gnn::NetworkOptions network_options;
+  try {
+    network_options.elements = file.elements;
+    network_options.heads = static_cast<int>(file.heads.size());
+    network_options.head = find_head(file.heads, options.head);
+    network_options.keep = find_kept(file.elements, options.elements);
+    network_options.splines = options.splines;
+    made->network = gnn::build_network(file.architecture, file.tensors, network_options);
+    if (const double r_max = gnn::cutoff(*made->network); std::abs(r_max - file.cutoff) > 1e-9 * file.cutoff)
+      throw std::runtime_error("its cutoff is " + std::to_string(file.cutoff) + " angstrom, but r_max of its architecture " + std::to_string(r_max) +
+                               ": convert the model again");
+  } catch (const std::invalid_argument& error) {
+    throw std::invalid_argument("model file '" + path.string() + "': " + error.what());
+  } catch (const std::runtime_error& error) {
+    throw std::runtime_error("model file '" + path.string() + "': " + error.what());
+  }
+
+  ModelInfo& info = made->info;
+  info.cutoff = file.cutoff;
+  made->species_of.fill(-1);
+  for (const int k : network_options.keep) {
+    made->species_of[file.elements[k]] = static_cast<int>(info.elements.size());
+    info.elements.push_back(file.elements[k]);
+  }
+  info.heads = file.heads;
+  info.head = file.heads[network_options.head];
+  info.architecture_json = file.architecture;
+  info.provenance_json = file.provenance;
+  info.summary = gnn::summary(*made->network);
+  made->evaluator = made->make_evaluator(false);
+  info.backend = gnn::cpu_backend_name();
+  made->list = NeighborList(info.cutoff, skin);
+  return Potential(std::move(made));
+}
+
+const ModelInfo& Potential::info() const { return implementation_->info; }
+
+int Potential::species(int atomic_number) const {
+  const int s = implementation_->find_species(atomic_number);
+  if (s < 0) implementation_->fail_unknown(atomic_number, "");
+  return s;
+}
+
+Result Potential::evaluate(const Structure& structure, const Request& request) {
+  const Graph graph = implementation_->graph_of(structure);
+  const std::size_t n = structure.positions.size();
+  Result result;
+  result.energies.resize(n);
+  if (request.forces) result.forces.resize(n);
+  if (request.virials) result.virials.resize(n);
+  if (n > 0) {
+    GraphResult out;
+    out.energies = result.energies.data();
+    out.forces = data(result.forces);
+    out.want_virial = request.virial;
+    out.atom_virials = data(result.virials);
+    implementation_->run(graph, out, nullptr);
+    result.energy = sum(out.energies, n);
+    if (request.virial) result.virial = symmetric(out.virial);
+  }
+  if (!request.energies) result.energies.clear();
+  return result;
+}
+
+void Potential::Implementation::evaluate_batch(const std::vector<Structure>& structures, std::size_t begin, std::size_t end, const Request& request,
+                                               std::vector<Result>& results) {
+  std::vector<int> batch_species;
+  for (std::size_t k = begin; k < end; ++k) append_species(structures[k], batch_species, " of structure " + std::to_string(k));
+  batch.assign(structures, begin, end, info.cutoff, threads);
+  const std::size_t n = batch_species.size();
+
+  std::vector<double> energies(n);
+  std::vector<Vector3> forces(request.forces ? n : 0);
+  std::vector<std::array<double, 9>> virials(request.virial || request.virials ? n : 0);
+  if (n > 0) {
+    Graph graph = batch.graph();
+    graph.species = batch_species.data();
+    graph.revision = revision_of(Source::batch, source_revision + 1);  // another graph than any before
+    GraphResult out;
+    out.energies = energies.data();
+    out.forces = data(forces);
+    out.atom_virials = data(virials);
+    run(graph, out, nullptr);
+  }
+
+  std::size_t first = 0;
+  for (std::size_t k = begin; k < end; ++k) {
+    const std::size_t size = structures[k].positions.size(), last = first + size;
+    Result& result = results[k];
+    result.energy = sum(energies.data() + first, size);
+    if (request.energies) result.energies.assign(energies.begin() + first, energies.begin() + last);
+    if (request.forces) result.forces.assign(forces.begin() + first, forces.begin() + last);
+    if (request.virials) result.virials.assign(virials.begin() + first, virials.begin() + last);
+    if (request.virial) {
+      // No edge joins two structures, so that the virials of its atoms add up to that of a structure.
+      std::array<double, 9> total{};
+      for (std::size_t i = first; i < last; ++i)
+        for (int c = 0; c < 9; ++c) total[c] += virials[i][c];
+      result.virial = symmetric(total.data());
+    }
+    first = last;
+  }
+}
+
+std::vector<Result> Potential::evaluate(const std::vector<Structure>& structures, const Request& request) {
+  std::vector<Result> results(structures.size());
+  for (std::size_t begin = 0, end = 0; begin < structures.size(); begin = end) {
+    for (std::size_t atoms = 0; end < structures.size(); ++end) {
+      atoms += structures[end].positions.size();
+      if (end > begin && atoms > atoms_per_batch) break;
+    }
+    implementation_->evaluate_batch(structures, begin, end, request, results);
+  }
+  return results;
+}
+
+std::vector<Vector3> Potential::hessian_vector(const Structure& structure, const std::vector<Vector3>& v) {
+  const std::size_t n = structure.positions.size();
+  if (v.size() != n)
+    throw std::invalid_argument("the vector of a Hessian-vector product has " + std::to_string(v.size()) + " rows, but the structure has " +
+                                std::to_string(n) + " atoms: give one row per atom");
+  for (std::size_t i = 0; i < n; ++i)
+    for (const double x : v[i])
+      if (!std::isfinite(x))
+        throw std::invalid_argument("row " + std::to_string(i) + " (counted from 0) of the vector of a Hessian-vector product is not finite");
+  Graph graph = implementation_->graph_of(structure);
+  std::vector<Vector3> product(n);
+  if (n == 0) return product;
+  graph.position_tangents = v.front().data();
+  GraphResult out;
+  out.force_tangents = data(product);
+  implementation_->run(graph, out, nullptr);
+  for (Vector3& row : product)  // H v = -dF
+    for (double& x : row) x = -x;
+  return product;
+}
+
+void Potential::evaluate(const Graph& graph, GraphResult& result, Halo* halo) {
+  if (graph.n_receivers < 0 || graph.n_receivers > graph.n_nodes)
+    throw std::invalid_argument("graph has " + std::to_string(graph.n_receivers) + " receivers and " + std::to_string(graph.n_nodes) +
+                                " nodes: receivers are the first of the nodes");
+  if (!graph.first_edge || (graph.n_nodes > 0 && (!graph.species || !graph.positions)))
+    throw std::invalid_argument("graph lacks species, first_edge or positions: set the pointers");
+  if (graph.n_nodes > graph.n_receivers && !halo)
+    throw std::invalid_argument("graph has " + std::to_string(graph.n_nodes - graph.n_receivers) +
+                                " ghosts: give a Halo that connects them with their owners");
+  if (result.force_tangents && !graph.position_tangents)
+    throw std::invalid_argument("GraphResult::force_tangents needs Graph::position_tangents: set it, or force_tangents to null");
+  Graph own = graph;
+  own.revision = implementation_->revision_of(Implementation::Source::caller, graph.revision);
+  implementation_->run(own, result, halo);
+}
+
+Counters Potential::counters() const {
+  const Implementation& own = *implementation_;
+  Counters counters;
+  counters.flops_per_step = own.flops_per_step;
+  counters.workspace_bytes = own.evaluator->counters().workspace_bytes + own.batch.bytes() + own.species.capacity() * sizeof(int);
+  if (own.dual_evaluator) counters.workspace_bytes += own.dual_evaluator->counters().workspace_bytes;
+  counters.workspace_bytes += own.list.first_edge().capacity() * sizeof(std::int64_t) + own.list.sender().capacity() * sizeof(int) +
+                              own.list.shift().capacity() * sizeof(int) + 2 * own.list.positions().capacity() * sizeof(Vector3);
+  return counters;
+}
+
+void Potential::set_threads(int threads) {
+  if (threads < 0) throw std::invalid_argument("number of threads is " + std::to_string(threads) + ": expected 0 (as OpenMP decides) or more");
+  implementation_->threads = threads;
+  implementation_->evaluator->set_threads(threads);
+  if (implementation_->dual_evaluator) implementation_->dual_evaluator->set_threads(threads);
+}
+
+}  // namespace adatom
