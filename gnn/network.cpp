@@ -130,6 +130,7 @@ class Builder {
     const double r_max = architecture_.at("r_max");
     network_.cutoff = r_max;
     network_.splines = options_.splines;
+    network_.solid_harmonics = architecture_.value("solid_harmonics", false);
     for (const int z : options_.keep) network_.elements.push_back(options_.elements.at(z));
     if (network_.elements.empty()) fail("no element is kept");
     build_radial();
@@ -652,10 +653,15 @@ class Builder {
     return component;
   }
 
+  /// A layer of scalars alone has no gates.
+  static Irrep gate_irrep(const json& spec, const Irreps& out_irreps) {
+    return out_irreps.lmax() > 0 ? Irrep::parse(spec.at("gate_irrep").get<std::string>()) : Irrep{};
+  }
+
   /// Channels of the gate's input: per irrep the scalars, then the gates of each gated entry.
   Channels gate_channels(const json& spec, const Irreps& out_irreps, const Irreps& message_irreps, const std::string& name) const {
     std::vector<MulIrrep> entries;
-    const Irrep gate = Irrep::parse(spec.at("gate_irrep").get<std::string>());
+    const Irrep gate = gate_irrep(spec, out_irreps);
     for (const MulIrrep& e : out_irreps)
       if (e.ir.l == 0) entries.push_back(e);
     for (const MulIrrep& e : out_irreps)
@@ -670,9 +676,11 @@ class Builder {
 
   void build_gate(Layer& layer, const json& spec, const Channels& message, const Channels& out, const Irreps& out_irreps) {
     Gate& g = layer.gate;
-    g.activation = activation_of(spec.at("gate_activation"));
-    g.factor = spec.at("gate_factor");
-    const Irrep gate = Irrep::parse(spec.at("gate_irrep").get<std::string>());
+    const Irrep gate = gate_irrep(spec, out_irreps);
+    if (out_irreps.lmax() > 0) {
+      g.activation = activation_of(spec.at("gate_activation"));
+      g.factor = spec.at("gate_factor");
+    }
     std::map<std::pair<int, int>, std::size_t> next_in, next_out;  // entry of a block that comes next, by irrep
     const auto at = [](const Channels& c, Irrep ir, std::map<std::pair<int, int>, std::size_t>& next) {
       const FeatureBlock& b = c.block(ir);

@@ -174,6 +174,7 @@ struct Network {
   std::vector<int> elements;           ///< atomic numbers of the species
   double cutoff = 0.0;                 ///< angstrom
   int l_max = 0;                       ///< of the edge harmonics
+  bool solid_harmonics = false;        ///< harmonics of the edge vector instead of its direction: r^l Y_lm
   bool splines = true;
   Radial radial;
   std::vector<double> radii;           ///< covalent radius per species, where something uses it

@@ -363,8 +363,8 @@ class CpuEvaluator final : public Evaluator {
       N v[3];
       for (int a = 0; a < 3; ++a)
         for (int k = 0; k < W; ++k) set_lane(v[a], k, vectors[3 * std::size_t(e + std::min(k, lanes - 1)) + a]);
-      const N r = sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]), inverse = T(1) / r;
-      spherical_harmonics(network.l_max, v[0] * inverse, v[1] * inverse, v[2] * inverse, column + record_Y);
+      const N r = sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]), length = network.solid_harmonics ? N(T(1)) : T(1) / r;
+      spherical_harmonics(network.l_max, v[0] * length, v[1] * length, v[2] * length, column + record_Y);
       if (network.splines) {
         spline_columns(g, layer.table, r, receiver + e, sender + e, lanes, column, knot + e);
         if (density) density_from_table(g, layer.density_table, r, receiver + e, sender + e, lanes, &w.edge_density[2 * std::size_t(e)]);
@@ -946,10 +946,16 @@ class CpuEvaluator final : public Evaluator {
       }
       const N r = sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]), inverse = T(1) / r;
       const N x = v[0] * inverse, y = v[1] * inverse, z = v[2] * inverse;
-      N gv[3];
-      spherical_harmonics_reverse(network_->l_max, x, y, z, gY, gv);
-      const N radial = gr - (gv[0] * x + gv[1] * y + gv[2] * z) * inverse;
-      const N f[3] = {gv[0] * inverse + radial * x, gv[1] * inverse + radial * y, gv[2] * inverse + radial * z};
+      N f[3];
+      if (network_->solid_harmonics) {
+        spherical_harmonics_reverse(network_->l_max, v[0], v[1], v[2], gY, f);
+        f[0] = f[0] + gr * x, f[1] = f[1] + gr * y, f[2] = f[2] + gr * z;
+      } else {  // of the direction: only what is normal to it counts
+        N gv[3];
+        spherical_harmonics_reverse(network_->l_max, x, y, z, gY, gv);
+        const N radial = gr - (gv[0] * x + gv[1] * y + gv[2] * z) * inverse;
+        f[0] = gv[0] * inverse + radial * x, f[1] = gv[1] * inverse + radial * y, f[2] = gv[2] * inverse + radial * z;
+      }
       for (int k = 0; k < lanes; ++k) {
         Sum vector[3], force[3];
         for (int a = 0; a < 3; ++a) vector[a] = widen(lane_of(v[a], k)), force[a] = widen(lane_of(f[a], k));
