@@ -33,9 +33,11 @@ std::filesystem::path library_folder() {
 }
 
 using MakeEvaluator = Evaluator* (*)(std::shared_ptr<const Network>, Scalar);
+using FmaPeak = double (*)(bool, int);
 struct Backend {
   std::string name;
   MakeEvaluator make = nullptr;
+  FmaPeak fma_peak = nullptr;
 };
 
 Backend load() {
@@ -53,7 +55,8 @@ Backend load() {
       reasons += std::string("\n  ") + level.name + ": " + dlerror();
       continue;
     }
-    if (void* make = dlsym(handle, "adatom_cpu_evaluator")) return {std::string("cpu-") + level.name, reinterpret_cast<MakeEvaluator>(make)};
+    void *make = dlsym(handle, "adatom_cpu_evaluator"), *peak = dlsym(handle, "adatom_cpu_fma_peak");
+    if (make && peak) return {std::string("cpu-") + level.name, reinterpret_cast<MakeEvaluator>(make), reinterpret_cast<FmaPeak>(peak)};
     reasons += "\n  " + file.string() + " is not a backend of this version";
   }
   if (wanted && reasons.empty()) reasons = std::string("\n  ADATOM_CPU is '") + wanted + "', expected v2, v3 or v4";
@@ -71,6 +74,8 @@ const Backend& backend() {
 std::unique_ptr<Evaluator> make_cpu_evaluator(std::shared_ptr<const Network> network, Scalar scalar) {
   return std::unique_ptr<Evaluator>(backend().make(std::move(network), scalar));
 }
+
+double cpu_fma_peak(bool single_precision, int threads) { return backend().fma_peak(single_precision, threads); }
 
 std::string cpu_backend_name() { return backend().name; }
 

@@ -605,52 +605,89 @@ class Builder {
         couplings.push_back(symmetric_coupling(in, ir, nu));
         weights.push_back(&weights_.get_per(name + ".contraction." + ir.str() + "." + std::to_string(nu), all_, couplings.back().paths, mul));
       }
-      for (int m = 0; m < ir.dim(); ++m) c.components.push_back(component(couplings, weights, m, mul, c.channels, c.out.find(ir)->row(m)));
+      for (int m = 0; m < ir.dim(); ++m) c.components.push_back(component(couplings, weights, m, mul, c.out.find(ir)->row(m), c));
     }
     layer.product = linear_map(name + ".product", contracted_channels, out);
   }
 
-  ContractionComponent component(const std::vector<SymmetricCoupling>& couplings, const std::vector<const Tensor*>& weights, int m, int mul, int channels,
-                                 int out) const {
-    // Terms in nested order: i, then ij, then ijk; -1 marks "ends here", and sorts first.
-    std::map<std::array<int, 3>, std::vector<std::pair<int, const Monomial*>>> terms;
+  /// Terms of a polynomial by their ascending indices, -1 where there are fewer than three; per element one coefficient per channel.
+  using Terms = std::map<std::array<int, 3>, std::vector<std::vector<double>>>;
+
+  ContractionComponent component(const std::vector<SymmetricCoupling>& couplings, const std::vector<const Tensor*>& weights, int m, int mul, int out,
+                                 Contraction& contraction) const {
+    bool per_element = false;
+    for (const Tensor* w : weights) per_element |= w->shape[0] > 1;
+    const std::size_t elements = per_element ? options_.keep.size() : 1;
+    Terms terms;
     for (std::size_t n = 0; n < couplings.size(); ++n)
       for (const Monomial& mono : couplings[n].components[m]) {
         std::array<int, 3> key{-1, -1, -1};
         for (std::size_t k = 0; k <= n; ++k) key[k] = mono.index[k];
-        terms[key].emplace_back(static_cast<int>(n), &mono);
-        // The partial products that the term hangs on.
-        terms[{key[0], -1, -1}];
-        if (key[1] >= 0) terms[{key[0], key[1], -1}];
+        auto& rows = terms[key];
+        rows.resize(elements, std::vector<double>(contraction.channels, 0.0));
+        const Tensor& w = *weights[n];
+        for (std::size_t z = 0; z < elements; ++z) {
+          const std::size_t element = w.shape[0] > 1 ? options_.keep[z] : 0;
+          for (int k = 0; k < mul; ++k) rows[z][k] += mono.coefficient * w.data[(element * w.shape[1] + mono.path) * w.shape[2] + k];
+        }
       }
     ContractionComponent component;
     component.out = out;
-    ContractionPolynomial& p = component.polynomial;
-    bool per_element = false;
-    for (const Tensor* w : weights) per_element |= w->shape[0] > 1;
-    component.coefficients.assign(per_element ? options_.keep.size() : 1, {});
-    for (const auto& [key, monomials] : terms) {
-      if (key[1] < 0) {
-        p.singles.push_back({key[0], static_cast<int>(p.pairs.size())});
-      } else if (key[2] < 0) {
-        p.pairs.push_back({key[1], static_cast<int>(p.triples.size())});
-        p.singles.back().pairs_end = static_cast<int>(p.pairs.size());
-      } else {
-        p.triples.push_back(key[2]);
-        p.pairs.back().triples_end = static_cast<int>(p.triples.size());
-      }
-      ++p.coefficients;
-      for (std::size_t z = 0; z < component.coefficients.size(); ++z) {
-        std::vector<double> row(channels, 0.0);
-        for (const auto& [n, mono] : monomials) {
-          const Tensor& w = *weights[n];
-          const std::size_t element = w.shape[0] > 1 ? options_.keep[z] : 0;
-          for (int k = 0; k < mul; ++k) row[k] += mono->coefficient * w.data[(element * w.shape[1] + mono->path) * w.shape[2] + k];
-        }
-        component.coefficients[z].insert(component.coefficients[z].end(), row.begin(), row.end());
+    // Value: each term belongs to its first input. Gradient: a term gives one to each of its inputs, times the power in which that occurs.
+    std::map<int, Terms> value, gradient;
+    for (const auto& [key, rows] : terms) {
+      value[key[0]][{key[1], key[2], -1}] = rows;
+      const int order = 1 + (key[1] >= 0) + (key[2] >= 0);
+      for (int k = 0; k < order; ++k) {
+        if (k > 0 && key[k] == key[k - 1]) continue;  // counted with the first of equal indices
+        std::array<int, 3> rest{-1, -1, -1};
+        for (int q = 0, at = 0; q < order; ++q)
+          if (q != k) rest[at++] = key[q];
+        auto& to = gradient[key[k]][rest];
+        to.resize(elements, std::vector<double>(contraction.channels, 0.0));
+        const double power = static_cast<double>(std::count(key.begin(), key.begin() + order, key[k]));
+        for (std::size_t z = 0; z < elements; ++z)
+          for (int c = 0; c < contraction.channels; ++c) to[z][c] += power * rows[z][c];
       }
     }
+    component.value = rows_of(value, elements, component.value_coefficients, contraction);
+    component.gradient = rows_of(gradient, elements, component.gradient_coefficients, contraction);
     return component;
+  }
+
+  /// Terms of each input's row, with products of two inputs numbered in `contraction`.
+  static ContractionRows rows_of(const std::map<int, Terms>& inputs, std::size_t elements, std::vector<std::vector<double>>& coefficients,
+                                 Contraction& contraction) {
+    ContractionRows result;
+    coefficients.assign(elements, {});
+    const auto append = [&](const std::vector<std::vector<double>>* rows) {
+      ++result.coefficients;
+      for (std::size_t z = 0; z < elements; ++z) {
+        if (rows)
+          coefficients[z].insert(coefficients[z].end(), (*rows)[z].begin(), (*rows)[z].end());
+        else
+          coefficients[z].resize(coefficients[z].size() + contraction.channels, 0.0);
+      }
+    };
+    for (const auto& [input, terms] : inputs) {
+      const auto constant = terms.find({-1, -1, -1});
+      append(constant == terms.end() ? nullptr : &constant->second);
+      for (const auto& [key, rows] : terms)
+        if (key[0] >= 0 && key[1] < 0) {
+          result.pairs.push_back(key[0]);
+          append(&rows);
+        }
+      for (const auto& [key, rows] : terms)
+        if (key[1] >= 0) {
+          const std::array<int, 2> product{key[0], key[1]};
+          auto at = std::find(contraction.products.begin(), contraction.products.end(), product);
+          if (at == contraction.products.end()) at = contraction.products.insert(at, product);
+          result.triples.push_back(static_cast<int>(at - contraction.products.begin()));
+          append(&rows);
+        }
+      result.rows.push_back({input, static_cast<int>(result.pairs.size()), static_cast<int>(result.triples.size())});
+    }
+    return result;
   }
 
   /// A layer of scalars alone has no gates.

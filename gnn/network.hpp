@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The assembled network: a model file's weights, merged and laid out for evaluation, in double. The backends convert it to their precision.
 #pragma once
+#include <array>
 #include <string>
 #include <vector>
 
@@ -84,28 +85,28 @@ struct SplineTable {
   double error = 0.0;  ///< largest deviation found, relative to the largest value
 };
 
-/// One term list of the symmetric contraction, as nested sums that share partial products:
-/// sum_i x_i (c_i + sum_{j>=i} x_j (c_ij + sum_{k>=j} c_ijk x_k)).
-struct ContractionPolynomial {
-  struct Single { int i, pairs_end; };         ///< pairs up to pairs_end (exclusive), from where the previous single ended
-  struct Pair { int j, triples_end; };
-  std::vector<Single> singles;
-  std::vector<Pair> pairs;
-  std::vector<int> triples;  ///< k
-  /// Coefficients in the order of traversal (a single's, then for each of its pairs the pair's and its triples'): one row of channels each.
+/// Sums r_i = c_i + sum_j c_ij x_j + sum_n c_in p_n, one for each of some inputs i, where p_n are products of two inputs.
+struct ContractionRows {
+  struct Row { int input, pairs_end, triples_end; };  ///< ends (exclusive) in `pairs` and `triples`; they begin where the previous row's ended
+  std::vector<Row> rows;
+  std::vector<int> pairs;    ///< j
+  std::vector<int> triples;  ///< n
+  /// Number of coefficients: for each row c_i, then those of its pairs, then those of its triples.
   int coefficients = 0;
 };
 
-/// One component m of one irrep of the contraction's output.
+/// One component m of one irrep of the contraction's output, as a polynomial of the inputs x: its value is sum_i x_i r_i over `value`, its gradient
+/// dvalue/dx_i = r_i over `gradient`.
 struct ContractionComponent {
   int out = 0;  ///< offset of the row in the product's features
-  ContractionPolynomial polynomial;
-  std::vector<std::vector<double>> coefficients;  ///< [element or 1][coefficient * channels + channel]
+  ContractionRows value, gradient;
+  std::vector<std::vector<double>> value_coefficients, gradient_coefficients;  ///< [element or 1][coefficient * channels + channel]
 };
 
 struct Contraction {
   int channels = 0;            ///< padded
   std::vector<int> inputs;     ///< offset in the message of each x_i's row
+  std::vector<std::array<int, 2>> products;  ///< p_n = x_a x_b
   std::vector<ContractionComponent> components;
   FeatureLayout out;
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // One instruction set's CPU backend. This file is compiled once for each; the core loads the shared objects by name and sees one function.
 #include "gnn/cpu/evaluator.hpp"
+#include "gnn/cpu/fma_peak.hpp"
 
 namespace {
 
@@ -30,4 +31,10 @@ extern "C" __attribute__((visibility("default"))) Evaluator* adatom_cpu_evaluato
     case Scalar::dual64: return make<Dual<double>>(std::move(network));
   }
   return nullptr;
+}
+
+/// See cpu_fma_peak in gnn/evaluator.hpp.
+extern "C" __attribute__((visibility("default"))) double adatom_cpu_fma_peak(bool single, int threads) {
+  const int n = threads > 0 ? threads : omp_get_max_threads();
+  return single ? cpu::fma_peak<float, bytes / 4>(n, 0.1) : cpu::fma_peak<double, bytes / 8>(n, 0.1);
 }

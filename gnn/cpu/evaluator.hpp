@@ -28,7 +28,13 @@ class CpuEvaluator final : public Evaluator {
   explicit CpuEvaluator(std::shared_ptr<const Network> network) : network_(std::move(network)), lms_((network_->l_max + 1) * (network_->l_max + 1)) {
     for (const Layer& layer : network_->layers) {
       layers_.emplace_back(*network_, layer);
-      if (layers_.back().z_size > longest_z) throw std::runtime_error("model: a layer has more couplings per edge than the CPU backend can hold");
+      int widest = network_->radial.basis.size();
+      for (const MlpLayer& l : layer.radial_mlp) widest = std::max(widest, l.out + 1);
+      if (layers_.back().z_size > longest_z || widest > widest_mlp || layer.element_functions > 256 ||
+          static_cast<int>(layer.contraction.inputs.size()) > max_contraction_inputs ||
+          static_cast<int>(layer.contraction.products.size()) > max_contraction_products)
+        throw std::runtime_error("model: a layer is wider than the CPU backend's buffers (hidden radial layers of at most 256 in the first layer and " +
+                                 std::to_string(widest_mlp) + " in others, messages of at most " + std::to_string(max_contraction_inputs) + " components)");
     }
     states_.resize(layers_.size());
   }
@@ -70,7 +76,7 @@ class CpuEvaluator final : public Evaluator {
   using Sum = std::conditional_t<is_dual<S>, Dual<double>, double>;  // what sums over atoms and edges are formed in
   static constexpr int tile_nodes = 16;
   static constexpr std::size_t tile_bytes = 384 * 1024;
-  static constexpr int longest_z = 1024;
+  static constexpr int longest_z = 1024, widest_mlp = 1024;
 
   /// What is kept of a layer between its forward and its reverse pass; h, u, gh belong to the features that enter the layer.
   struct State {
@@ -457,7 +463,7 @@ class CpuEvaluator final : public Evaluator {
   void exact_radial(const Graph& g, const PackedLayer<T>& layer, N r, const int* receiver, const int* sender, int lanes, int e, Workspace& w) {
     using D = Dual<N>;
     const Network& network = *network_;
-    D x[1024], scratch[1024];
+    D x[widest_mlp], scratch[widest_mlp];
     N radii(T(0));
     if (network.radial.depends_on_pair())
       for (int k = 0; k < W; ++k) {
@@ -677,7 +683,7 @@ class CpuEvaluator final : public Evaluator {
       }
       if (spec.contracts) {
         S* contracted = need(w.contracted, nodes * std::size_t(spec.contraction.out.size));
-        contract_all(layer, nodes, species, message, contracted, w);
+        contract_all(layer, nodes, species, message, contracted);
         for (int i = 0; i < nodes; ++i) px[i] = contracted + i * std::size_t(spec.contraction.out.size);
         if (layer.product.parts.size() < spec.out_layout.blocks.size()) std::fill_n(out, nodes * out_size, S(T(0)));
         apply(layer.product, Direction::forward, nodes, px, py, species, false, w);
@@ -688,7 +694,7 @@ class CpuEvaluator final : public Evaluator {
       }
       std::fill_n(gout, nodes * out_size, S(T(0)));
       if (spec.has_readout)
-        for (int i = 0; i < nodes; ++i) readout(spec.readout, py[i], gout + i * out_size, network_->scale[species[i]], tile.first + i, w);
+        for (int i = 0; i < nodes; ++i) readout(layer.readout, py[i], gout + i * out_size, network_->scale[species[i]], tile.first + i, w);
       if (!last) {
         const std::size_t u_size = layers_[t + 1].spec->conv_layout.size;
         for (int i = 0; i < nodes; ++i) px[i] = py[i], pz[i] = &states_[t + 1].u[(tile.first + i) * u_size];
@@ -720,92 +726,117 @@ class CpuEvaluator final : public Evaluator {
     }
   }
 
-  void contract_all(const PackedLayer<T>& layer, int nodes, const int* species, const S* message, S* contracted, Workspace&) const {
+  /// Calls body(element, k, inputs, nodes) for every group of nodes of one element and every vector of channels.
+  template <class Body>
+  void for_contractions(const PackedLayer<T>& layer, int nodes, const int* species, const S* message, Body body) const {
     const Contraction& c = layer.spec->contraction;
-    const std::size_t in = layer.spec->message_layout.size, out = c.out.size;
+    const std::size_t in = layer.spec->message_layout.size;
     by_element(nodes, species, [&](int z, const int* list, int n) {
-      for (const PackedComponent<T>& p : layer.components) {
-        const T* coefficients = p.coefficients[p.coefficients.size() > 1 ? z : 0].data();
-        for (int k = 0; k < c.channels; k += W) {
-          const T* at = coefficients + (k / 16) * p.panel + k % 16;
-          const S* x[4];
-          S* y[4];
-          int b = 0;
-          const auto point = [&](int count) {
-            for (int q = 0; q < count; ++q) x[q] = message + list[b + q] * in + k, y[q] = contracted + list[b + q] * out + p.out + k;
-          };
-          for (; b + 4 <= n; b += 4) point(4), contract<S, W, 4>(*p.polynomial, at, 16, c.inputs.data(), x, y);
-          for (; b < n; ++b) point(1), contract<S, W, 1>(*p.polynomial, at, 16, c.inputs.data(), x, y);
-        }
+      for (int k = 0; k < c.channels; k += W) {
+        const S* x[4];
+        int b = 0;
+        const auto point = [&](int count) {
+          for (int q = 0; q < count; ++q) x[q] = message + list[b + q] * in + k;
+        };
+        for (; b + 4 <= n; b += 4) point(4), body(z, k, ContractionInputs<S, W, 4>(c, x), list + b);
+        for (; b < n; ++b) point(1), body(z, k, ContractionInputs<S, W, 1>(c, x), list + b);
       }
     });
   }
+  template <int NB>
+  using Group = std::integral_constant<int, NB>;
+  template <int NB>
+  static Group<NB> group_of(const ContractionInputs<S, W, NB>&) { return {}; }
 
+  /// Contracted features from the messages; with keeps_gradient the messages are replaced by the gradients.
+  void contract_all(const PackedLayer<T>& layer, int nodes, const int* species, S* message, S* contracted) const {
+    const Contraction& c = layer.spec->contraction;
+    const std::size_t in = layer.spec->message_layout.size, out = c.out.size;
+    for_contractions(layer, nodes, species, message, [&](int z, int k, const auto& inputs, const int* list) {
+      constexpr int NB = decltype(group_of(inputs))::value;
+      for (const PackedComponent<T>& p : layer.components) {
+        S* y[NB];
+        for (int q = 0; q < NB; ++q) y[q] = contracted + list[q] * out + p.out + k;
+        contract<S, W, NB>(inputs, *p.value.rows, p.value.at(z, k), y);
+      }
+      if (!layer.keeps_gradient) return;
+      const PackedComponent<T>& p = layer.components[0];
+      S* y[NB];
+      for (int q = 0; q < NB; ++q) {
+        y[q] = message + list[q] * in + k;
+        for (const int offset : c.inputs) L::store(y[q] + offset, N(T(0)));
+      }
+      contract_gradient<S, W, NB>(inputs, *p.gradient.rows, p.gradient.at(z, k), c.inputs.data(), y);
+    });
+  }
+
+  /// Adjoint of the messages (zero before). `message`: as contract_all left it.
   void contract_all_reverse(const PackedLayer<T>& layer, int nodes, const int* species, const S* message, const S* gcontracted, S* gmessage) const {
     const Contraction& c = layer.spec->contraction;
     const std::size_t in = layer.spec->message_layout.size, out = c.out.size;
-    by_element(nodes, species, [&](int z, const int* list, int n) {
-      for (const PackedComponent<T>& p : layer.components) {
-        const T* coefficients = p.coefficients[p.coefficients.size() > 1 ? z : 0].data();
-        for (int k = 0; k < c.channels; k += W) {
-          const T* at = coefficients + (k / 16) * p.panel + k % 16;
-          const S *x[4], *g[4];
-          S* gx[4];
-          int b = 0;
-          const auto point = [&](int count) {
-            for (int q = 0; q < count; ++q)
-              x[q] = message + list[b + q] * in + k, g[q] = gcontracted + list[b + q] * out + p.out + k, gx[q] = gmessage + list[b + q] * in + k;
-          };
-          for (; b + 4 <= n; b += 4) point(4), contract_reverse<S, W, 4>(*p.polynomial, at, 16, c.inputs.data(), x, g, gx);
-          for (; b < n; ++b) point(1), contract_reverse<S, W, 1>(*p.polynomial, at, 16, c.inputs.data(), x, g, gx);
+    if (layer.keeps_gradient) {
+      for (int i = 0; i < nodes; ++i) {
+        const S* g = gcontracted + i * out + layer.components[0].out;
+        for (const int offset : c.inputs) {
+          const S* x = message + i * in + offset;
+          S* to = gmessage + i * in + offset;
+          for (int k = 0; k < c.channels; k += W) L::store(to + k, L::load(g + k) * L::load(x + k));
         }
+      }
+      return;
+    }
+    for_contractions(layer, nodes, species, message, [&](int z, int k, const auto& inputs, const int* list) {
+      constexpr int NB = decltype(group_of(inputs))::value;
+      for (const PackedComponent<T>& p : layer.components) {
+        const S* g[NB];
+        S* gx[NB];
+        for (int q = 0; q < NB; ++q) g[q] = gcontracted + list[q] * out + p.out + k, gx[q] = gmessage + list[q] * in + k;
+        contract_reverse<S, W, NB>(inputs, *p.gradient.rows, p.gradient.at(z, k), c.inputs.data(), g, gx);
       }
     });
   }
 
   /// Adds to the node's energy, and scale * dE/dh to g.
-  void readout(const Readout& r, const S* h, S* g, double scale, int node, Workspace& w) {
-    std::size_t hidden = 0;
-    for (const MlpLayer& l : r.layers) hidden += l.out;
-    S* pre = need(w.readout, 3 * hidden);  // inputs of the activations, then their outputs, then adjoints
-    S* post = pre + hidden;
-    S* adjoint = post + hidden;
-    const S* x = h + r.in;
-    std::size_t at = 0;
-    for (std::size_t n = 0; n < r.layers.size(); ++n) {
-      const MlpLayer& l = r.layers[n];
-      const bool last = n + 1 == r.layers.size();
-      for (int o = 0; o < l.out; ++o) {
-        Sum sum(l.bias.empty() ? 0.0 : l.bias[o]);
-        for (int i = 0; i < l.in; ++i) sum = sum + widen(x[i]) * l.weight[std::size_t(i) * l.out + o];
-        pre[at + o] = to_scalar(sum);
-        if (last) {
-          energies_[node] = energies_[node] + sum;
-        } else {
-          post[at + o] = activate(r.activation, pre[at + o]);
-        }
-      }
-      x = post + at;
-      at += l.out;
+  void readout(const PackedReadout<T>& r, const S* h, S* g, double scale, int node, Workspace& w) {
+    S* pre = need(w.readout, 3 * r.hidden);  // inputs of the activations, then their outputs, then adjoints
+    S* post = pre + r.hidden;
+    S* adjoint = post + r.hidden;
+    // First layer: sums over channels.
+    const std::size_t first = r.rows.size();
+    for (std::size_t o = 0; o < first; ++o) {
+      N sum[1] = {N(T(0))};
+      for (int c = 0; c < r.channels; c += W) sum[0] = sum[0] + L::load(h + r.in + c) * L::load(&r.rows[o][c]);
+      S total[1];
+      sum_over_lanes(sum, total);
+      pre[o] = total[0] + r.bias[o];
     }
-    at -= 1;
+    std::size_t at = 0;
+    for (const PackedMlpLayer<T>& l : r.layers) {  // the others: few scalars
+      for (int i = 0; i < l.in; ++i) post[at + i] = activate(r.activation, pre[at + i]);
+      for (int o = 0; o < l.out; ++o) {
+        S sum(l.bias.empty() ? T(0) : l.bias[o]);
+        for (int i = 0; i < l.in; ++i) sum = sum + post[at + i] * l.weight[std::size_t(i) * l.out + o];
+        pre[at + l.in + o] = sum;
+      }
+      at += l.in;
+    }
+    energies_[node] = energies_[node] + widen(pre[at]);
+    if (!want_forces_) return;
     adjoint[at] = S(static_cast<T>(scale));
     for (std::size_t n = r.layers.size(); n-- > 0;) {
-      const MlpLayer& l = r.layers[n];
-      const S* go = adjoint + at;
-      S* gi = n ? go == adjoint ? nullptr : adjoint + at - l.in : g + r.in;
+      const PackedMlpLayer<T>& l = r.layers[n];
       for (int i = 0; i < l.in; ++i) {
-        S sum(T(0));
-        for (int o = 0; o < l.out; ++o) sum = sum + go[o] * T(l.weight[std::size_t(i) * l.out + o]);
-        if (n) {
-          S y, slope;
-          activate_with_slope(r.activation, pre[at - l.in + i], y, slope);
-          gi[i] = sum * slope;
-        } else {
-          gi[i] = gi[i] + sum;
-        }
+        S sum(T(0)), y, slope;
+        for (int o = 0; o < l.out; ++o) sum = sum + adjoint[at + o] * l.weight[std::size_t(i) * l.out + o];
+        activate_with_slope(r.activation, pre[at - l.in + i], y, slope);
+        adjoint[at - l.in + i] = sum * slope;
       }
-      at -= n ? l.in : 0;
+      at -= l.in;
+    }
+    for (int c = 0; c < r.channels; c += W) {
+      N sum = L::load(g + r.in + c);
+      for (std::size_t o = 0; o < first; ++o) sum = sum + L::load(&r.rows[o][c]) * adjoint[o];
+      L::store(g + r.in + c, sum);
     }
   }
   static Sum widen(S x) {
@@ -1021,10 +1052,11 @@ class CpuEvaluator final : public Evaluator {
         flops += edges * p.channels * (taps + n1 + 2 * n1 * n3 + reverse * (2 * taps + 4 * n1 * n3 + 5 * n1 + 2));
       }
       flops += nodes * both * (of_map(l.up) + of_map(l.linear) + of_map(l.product) + of_map(l.skip));
-      for (const ContractionComponent& c : l.contraction.components) {
-        const double n = c.polynomial.coefficients, triples = c.polynomial.triples.size();
-        flops += nodes * l.contraction.channels * (2 * n + reverse * (2 * n + 2 * triples + 4 * double(c.polynomial.pairs.size())));
-      }
+      const double per_channel = nodes * l.contraction.channels;
+      const double products = static_cast<double>(l.contraction.products.size());
+      flops += per_channel * products * (layers_[t].keeps_gradient ? 1.0 : both);
+      for (const ContractionComponent& c : l.contraction.components)
+        flops += 2.0 * per_channel * (double(c.value.coefficients) + (reverse > 0 ? double(c.gradient.coefficients) : 0.0));
     }
     return flops;
   }

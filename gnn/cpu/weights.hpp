@@ -59,12 +59,61 @@ struct PackedTable {
   }
 };
 
+/// Coefficients of rows of a contraction, [element or 1][block of 16 channels][coefficient][16].
+template <class T>
+struct PackedRows {
+  const ContractionRows* rows = nullptr;
+  std::ptrdiff_t panel = 0;  ///< scalars between blocks of 16 channels
+  std::vector<std::vector<T>> coefficients;
+
+  PackedRows(const ContractionRows& r, const std::vector<std::vector<double>>& elements, int channels) : rows(&r), panel(std::ptrdiff_t(r.coefficients) * 16) {
+    for (const auto& from : elements) {
+      std::vector<T> to(from.size());
+      for (int i = 0; i < r.coefficients; ++i)
+        for (int k = 0; k < channels; ++k) to[(k / 16) * panel + i * 16 + k % 16] = static_cast<T>(from[std::size_t(i) * channels + k]);
+      coefficients.push_back(std::move(to));
+    }
+  }
+  /// Of the channels from k on, for an element.
+  const T* at(int element, int k) const { return coefficients[coefficients.size() > 1 ? element : 0].data() + (k / 16) * panel + k % 16; }
+};
+
 template <class T>
 struct PackedComponent {
   int out;
-  const ContractionPolynomial* polynomial;
-  std::ptrdiff_t panel;                   ///< scalars between blocks of 16 channels
-  std::vector<std::vector<T>> coefficients;  ///< [element or 1][block of 16 channels][coefficient][16]
+  PackedRows<T> value, gradient;
+};
+
+template <class T>
+struct PackedMlpLayer {
+  int in, out;
+  std::vector<T> weight, bias;
+};
+
+/// A readout: its first layer as one row of channels per output, then the small layers.
+template <class T>
+struct PackedReadout {
+  int in = 0, channels = 0;
+  std::size_t hidden = 0;  ///< outputs of all layers
+  Activation activation = Activation::silu;
+  std::vector<std::vector<T>> rows;
+  std::vector<T> bias;
+  std::vector<PackedMlpLayer<T>> layers;
+
+  PackedReadout() = default;
+  explicit PackedReadout(const Readout& r) : in(r.in), channels(r.layers[0].in), activation(r.activation) {
+    const MlpLayer& first = r.layers[0];
+    for (int o = 0; o < first.out; ++o) {
+      rows.emplace_back(channels);
+      for (int i = 0; i < channels; ++i) rows.back()[i] = static_cast<T>(first.weight[std::size_t(i) * first.out + o]);
+      bias.push_back(first.bias.empty() ? T(0) : static_cast<T>(first.bias[o]));
+    }
+    for (const MlpLayer& l : r.layers) hidden += l.out;
+    for (std::size_t n = 1; n < r.layers.size(); ++n) {
+      const MlpLayer& l = r.layers[n];
+      layers.push_back({l.in, l.out, {l.weight.begin(), l.weight.end()}, {l.bias.begin(), l.bias.end()}});
+    }
+  }
 };
 
 template <class T>
@@ -76,6 +125,8 @@ struct PackedLayer {
   PackedMatrix<T> radial_matrix;          ///< without splines, later layers
   std::vector<std::vector<T>> skip_bias;
   std::vector<PackedComponent<T>> components;
+  PackedReadout<T> readout;
+  bool keeps_gradient = false;            ///< forward stores d(contraction)/d(message) instead of the message
   int z_size = 0;                         ///< scalars of Z per edge, over the paths with l1 > 0
 
   PackedLayer(const Network& network, const Layer& layer) : spec(&layer), up(layer.up), linear(layer.linear), product(layer.product), skip(layer.skip) {
@@ -89,21 +140,13 @@ struct PackedLayer {
     } else {
       radial_matrix = pack<T>(layer.radial_matrix, false);
     }
+    if (layer.has_readout) readout = PackedReadout<T>(layer.readout);
     for (const auto& row : layer.skip_bias) skip_bias.emplace_back(row.begin(), row.end());
-    for (const ContractionComponent& c : layer.contraction.components) {
-      PackedComponent<T> p;
-      p.out = c.out;
-      p.polynomial = &c.polynomial;
-      const int channels = layer.contraction.channels, n = c.polynomial.coefficients;
-      p.panel = std::ptrdiff_t(n) * 16;
-      for (const auto& from : c.coefficients) {
-        std::vector<T> to(from.size());
-        for (int i = 0; i < n; ++i)
-          for (int k = 0; k < channels; ++k) to[(k / 16) * p.panel + i * 16 + k % 16] = static_cast<T>(from[std::size_t(i) * channels + k]);
-        p.coefficients.push_back(std::move(to));
-      }
-      components.push_back(std::move(p));
-    }
+    const int channels = layer.contraction.channels;
+    for (const ContractionComponent& c : layer.contraction.components)
+      components.push_back({c.out, PackedRows<T>(c.value, c.value_coefficients, channels), PackedRows<T>(c.gradient, c.gradient_coefficients, channels)});
+    // With one component the gradient costs little more than the value, and takes the place of the message in what is kept for the reverse pass.
+    keeps_gradient = layer.contracts && components.size() == 1 && layer.density.empty();
     for (const ConvolutionPath& p : layer.paths)
       if (p.l1 > 0) z_size += (2 * p.l1 + 1) * (2 * p.l3 + 1);
   }

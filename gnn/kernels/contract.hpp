@@ -1,92 +1,110 @@
 // SPDX-License-Identifier: MIT
-// Symmetric contraction (arXiv 2206.07697, eq. 10-11) of one node, as a polynomial of the message's rows x_i with one set of coefficients per element
-// and channel:
+// Symmetric contraction (arXiv 2206.07697, eq. 10-11) of one node: a polynomial of third degree in the message's rows x_i, with one set of
+// coefficients per element and channel. Equal monomials have been summed beforehand (gnn/coupling.hpp), which leaves few: 94 of 816 for l_max 3 and a
+// scalar output.
 //
-//     b = sum_i x_i (c_i + sum_{j>=i} x_j (c_ij + sum_{k>=j} c_ijk x_k)) = sum_i x_i p_i,      p_i = c_i + sum_j x_j q_ij,    q_ij = c_ij + sum_k c_ijk x_k
+//     value    b       = sum_i x_i r_i,   r_i = c_i + sum_j c_ij x_j + sum_n c_in p_n,   p_n = x_a x_b
+//     gradient db/dx_i = r_i              with the coefficients of the derivative
 //
-// and its gradient, given g = dE/db:   dE/dx_i += g p_i,   dE/dx_j += g x_i q_ij,   dE/dx_k += g x_i x_j c_ijk.
-//
-// Equal monomials have been summed beforehand, so the loops run over what is left (gnn/coupling.hpp). Lanes are channels. NB nodes of one element
-// are done together, so that each coefficient is loaded once for all of them.
+// The products p_n are formed once per node and channel. Rows are plain sums over lists, without stores or data-dependent addresses in between. Lanes
+// are channels; NB nodes of one element are done together, so that each coefficient is loaded once for all of them.
 #pragma once
 #include "gnn/kernels/lane.hpp"
 #include "gnn/network.hpp"
 
 namespace adatom::gnn {
 
-/// `coefficients`: of these W channels, the next coefficient `stride` scalars on. x[b]: row of x_i at x[b] + inputs[i].
+inline constexpr int max_contraction_inputs = 32, max_contraction_products = 256;
+
+/// x_i and p_n of W channels of NB nodes.
 template <class S, int W, int NB>
-void contract(const ContractionPolynomial& p, const Base<S>* coefficients, std::ptrdiff_t stride, const int* inputs, const S* const* x, S* const* out) {
+struct ContractionInputs {
+  using L = Lane<S, W>;
+  using N = typename L::Number;
+  N x[max_contraction_inputs][NB], p[max_contraction_products][NB];
+
+  /// x_i of node b at x[b] + offsets[i].
+  ContractionInputs(const Contraction& c, const S* const* from) {
+    const int inputs = static_cast<int>(c.inputs.size()), products = static_cast<int>(c.products.size());
+    for (int i = 0; i < inputs; ++i)
+      for (int b = 0; b < NB; ++b) x[i][b] = L::load(from[b] + c.inputs[i]);
+    for (int n = 0; n < products; ++n)
+      for (int b = 0; b < NB; ++b) p[n][b] = x[c.products[n][0]][b] * x[c.products[n][1]][b];
+  }
+
+  /// Calls body(i, r_i[NB]) for each row; `c`: coefficients, the next one 16 scalars on.
+  template <class Body>
+  ADATOM_INLINE void for_rows(const ContractionRows& rows, const Base<S>* c, Body body) const {
+    const int* pair = rows.pairs.data();
+    const int* triple = rows.triples.data();
+    for (const auto& row : rows.rows) {
+      N even[NB], odd[NB];  // two sums, for the latency of the multiply-add
+      for (int b = 0; b < NB; ++b) even[b] = N(L::load(c)), odd[b] = N(Base<S>(0));
+      c += 16;
+      const int* const pairs_end = rows.pairs.data() + row.pairs_end;
+      for (; pair != pairs_end; ++pair, c += 16) {
+        const auto w = L::load(c);
+#pragma GCC unroll 8
+        for (int b = 0; b < NB; ++b) odd[b] = odd[b] + x[*pair][b] * w;
+      }
+      const int* const triples_end = rows.triples.data() + row.triples_end;
+      for (; triple + 1 < triples_end; triple += 2, c += 32) {
+        const auto w0 = L::load(c), w1 = L::load(c + 16);
+#pragma GCC unroll 8
+        for (int b = 0; b < NB; ++b) {
+          even[b] = even[b] + p[triple[0]][b] * w0;
+          odd[b] = odd[b] + p[triple[1]][b] * w1;
+        }
+      }
+      if (triple != triples_end) {
+        const auto w = L::load(c);
+        for (int b = 0; b < NB; ++b) even[b] = even[b] + p[*triple][b] * w;
+        ++triple, c += 16;
+      }
+      for (int b = 0; b < NB; ++b) even[b] = even[b] + odd[b];
+      body(row.input, even);
+    }
+  }
+};
+
+/// out[b] = value.
+template <class S, int W, int NB>
+void contract(const ContractionInputs<S, W, NB>& in, const ContractionRows& value, const Base<S>* coefficients, S* const* out) {
   using L = Lane<S, W>;
   using N = typename L::Number;
   N sum[NB];
   for (int b = 0; b < NB; ++b) sum[b] = N(Base<S>(0));
-  const Base<S>* c = coefficients;
-  int pair = 0, triple = 0;
-  for (const auto& single : p.singles) {
-    N pi[NB];
-    for (int b = 0; b < NB; ++b) pi[b] = N(L::load(c));
-    c += stride;
-    for (; pair < single.pairs_end; ++pair) {
-      N q[NB];
-      for (int b = 0; b < NB; ++b) q[b] = N(L::load(c));
-      c += stride;
-      for (; triple < p.pairs[pair].triples_end; ++triple, c += stride) {
-        const auto ck = L::load(c);
-        const int k = inputs[p.triples[triple]];
-#pragma GCC unroll 8
-        for (int b = 0; b < NB; ++b) q[b] = q[b] + L::load(x[b] + k) * ck;
-      }
-      const int j = inputs[p.pairs[pair].j];
-      for (int b = 0; b < NB; ++b) pi[b] = pi[b] + q[b] * L::load(x[b] + j);
-    }
-    const int i = inputs[single.i];
-    for (int b = 0; b < NB; ++b) sum[b] = sum[b] + pi[b] * L::load(x[b] + i);
-  }
+  in.for_rows(value, coefficients, [&](int i, const N* r) {
+    for (int b = 0; b < NB; ++b) sum[b] = sum[b] + in.x[i][b] * r[b];
+  });
   for (int b = 0; b < NB; ++b) L::store(out[b], sum[b]);
 }
 
-/// gx[b] + inputs[i] is added to.
+/// gradient[b] + offsets[i] = db/dx_i; rows that no term has are left as they are.
 template <class S, int W, int NB>
-void contract_reverse(const ContractionPolynomial& p, const Base<S>* coefficients, std::ptrdiff_t stride, const int* inputs, const S* const* x,
-                      const S* const* g_out, S* const* gx) {
+void contract_gradient(const ContractionInputs<S, W, NB>& in, const ContractionRows& gradient, const Base<S>* coefficients, const int* offsets,
+                       S* const* out) {
   using L = Lane<S, W>;
   using N = typename L::Number;
-  N g[NB];
-  for (int b = 0; b < NB; ++b) g[b] = L::load(g_out[b]);
-  const Base<S>* c = coefficients;
-  int pair = 0, triple = 0;
-  for (const auto& single : p.singles) {
-    const int i = inputs[single.i];
-    N pi[NB], gi[NB];
-    for (int b = 0; b < NB; ++b) pi[b] = N(L::load(c)), gi[b] = g[b] * L::load(x[b] + i);
-    c += stride;
-    for (; pair < single.pairs_end; ++pair) {
-      const int j = inputs[p.pairs[pair].j];
-      N q[NB], xj[NB], gij[NB];
-      for (int b = 0; b < NB; ++b) q[b] = N(L::load(c)), xj[b] = L::load(x[b] + j), gij[b] = gi[b] * xj[b];
-      c += stride;
-      for (; triple < p.pairs[pair].triples_end; ++triple, c += stride) {
-        const auto ck = L::load(c);
-        const int k = inputs[p.triples[triple]];
-#pragma GCC unroll 8
-        for (int b = 0; b < NB; ++b) {
-          q[b] = q[b] + L::load(x[b] + k) * ck;
-          S* to = gx[b] + k;
-          L::store(to, L::load(to) + gij[b] * ck);
-        }
-      }
-      for (int b = 0; b < NB; ++b) {
-        pi[b] = pi[b] + q[b] * xj[b];
-        S* to = gx[b] + j;
-        L::store(to, L::load(to) + gi[b] * q[b]);
-      }
-    }
+  in.for_rows(gradient, coefficients, [&](int i, const N* r) {
+    for (int b = 0; b < NB; ++b) L::store(out[b] + offsets[i], r[b]);
+  });
+}
+
+/// Adds g db/dx_i to gx[b] + offsets[i], given g = dE/db at g[b].
+template <class S, int W, int NB>
+void contract_reverse(const ContractionInputs<S, W, NB>& in, const ContractionRows& gradient, const Base<S>* coefficients, const int* offsets,
+                      const S* const* g, S* const* gx) {
+  using L = Lane<S, W>;
+  using N = typename L::Number;
+  N gb[NB];
+  for (int b = 0; b < NB; ++b) gb[b] = L::load(g[b]);
+  in.for_rows(gradient, coefficients, [&](int i, const N* r) {
     for (int b = 0; b < NB; ++b) {
-      S* to = gx[b] + i;
-      L::store(to, L::load(to) + g[b] * pi[b]);
+      S* to = gx[b] + offsets[i];
+      L::store(to, L::load(to) + gb[b] * r[b]);
     }
-  }
+  });
 }
 
 }  // namespace adatom::gnn

@@ -38,34 +38,40 @@ void element_convolve(const EdgeTile<S>& tile, const EdgeRuns& runs, const Rows&
     }
 }
 
-/// Given G = dE/dB: adds dE/dY and dE/dr of each edge.
+/// Given G = dE/dB: adds dE/dY and dE/dr of each edge. dE/dphi_c = sum_lm G[lm, c] Y_lm has lanes c; dE/dY_lm = sum_c G[lm, c] phi_c has lanes lm, from
+/// a transposed copy of the run's G, so that only dE/dr is a sum over lanes.
 template <class S, int W, int LMAX, class Rows>
 void element_convolve_reverse(const EdgeTile<S>& tile, const EdgeRuns& runs, const Rows& radial, int functions, const S* G, int gr) {
   using L = Lane<S, W>;
   using N = typename L::Number;
-  constexpr int lms = (LMAX + 1) * (LMAX + 1);
+  constexpr int lms = (LMAX + 1) * (LMAX + 1), vectors = (lms + W - 1) / W, row = vectors * W;
+  constexpr int most = 256;
+  S transposed[most * row], phi[most];
   for (int run = 0; run < runs.runs; ++run) {
     const S* g = G + std::ptrdiff_t(run) * lms * functions;
+    for (int c = 0; c < functions; ++c)
+      for (int lm = 0; lm < row; ++lm) transposed[c * row + lm] = lm < lms ? g[lm * functions + c] : S(Base<S>(0));
     for (int e = runs.first[run]; e < runs.first[run + 1]; ++e) {
       const S* record = tile.record + std::ptrdiff_t(e) * tile.record_size;
-      N sum[lms + 1];
-      for (N& s : sum) s = N(Base<S>(0));
+      N sum_r[1] = {N(Base<S>(0))}, sum_Y[vectors];
+      for (N& s : sum_Y) s = N(Base<S>(0));
       for (int c = 0; c < functions; c += W) {
-        N phi, slope, g_phi(Base<S>(0));
-        radial.template value_and_slope<L>(record, tile.knot[e], e, c, phi, slope);
+        N f, slope, g_phi(Base<S>(0));
+        radial.template value_and_slope<L>(record, tile.knot[e], e, c, f, slope);
+        L::store(phi + c, f);
 #pragma GCC unroll 16
-        for (int lm = 0; lm < lms; ++lm) {
-          const N x = L::load(g + lm * functions + c);
-          g_phi = fma(g_phi, x, record[record_Y + lm]);
-          sum[lm] = fma(sum[lm], phi, x);
-        }
-        sum[lms] = fma(sum[lms], g_phi, slope);
+        for (int lm = 0; lm < lms; ++lm) g_phi = fma(g_phi, L::load(g + lm * functions + c), record[record_Y + lm]);
+        sum_r[0] = fma(sum_r[0], g_phi, slope);
       }
-      S total[lms + 1];
-      sum_over_lanes(sum, total);
+#pragma GCC unroll 4
+      for (int c = 0; c < functions; ++c)
+        for (int v = 0; v < vectors; ++v) sum_Y[v] = fma(sum_Y[v], L::load(transposed + c * row + v * W), phi[c]);
+      S total[1], g_Y[row];
+      sum_over_lanes(sum_r, total);
+      for (int v = 0; v < vectors; ++v) L::store(g_Y + v * W, sum_Y[v]);
       S* adjoint = tile.adjoint + std::ptrdiff_t(e) * tile.adjoint_size;
-      for (int lm = 0; lm < lms; ++lm) adjoint[lm] = adjoint[lm] + total[lm];
-      adjoint[gr] = adjoint[gr] + total[lms];
+      for (int lm = 0; lm < lms; ++lm) adjoint[lm] = adjoint[lm] + g_Y[lm];
+      adjoint[gr] = adjoint[gr] + total[0];
     }
   }
 }

@@ -318,21 +318,30 @@ TEMPLATE_TEST_CASE_SIG("linear maps of any number of rows", "", ((int W, int RB)
 }
 
 TEST_CASE("symmetric contraction is its polynomial, and its reverse pass the gradient") {
-  // x0 c0 + x0 x1 c01 + x0 x1 x1 c011 + x1 (no coefficient of its own: 0) x2 x2 c122 ...
-  ContractionPolynomial p;
-  p.singles = {{0, 1}, {1, 3}};
-  p.pairs = {{1, 2}, {1, 2}, {2, 3}};
-  p.triples = {1, 2, 2};
-  p.coefficients = 8;
-  const int channels = 16, inputs[3] = {0, channels, 2 * channels};
-  const Vector c = random_vector(std::size_t(p.coefficients) * 16, 31), x = random_vector(3 * channels, 32);
+  // b = c0 x0 + c1 x0 x1 + c2 x0 x1 x1 + c3 x1 x2 x2 + c4 x2 x2 x2
+  Contraction c;
+  const int channels = 16;
+  c.channels = channels;
+  c.inputs = {0, channels, 2 * channels};
+  c.products = {{1, 1}, {2, 2}, {0, 1}, {1, 2}};
+  const ContractionRows value{{{0, 1, 1}, {1, 1, 2}, {2, 1, 3}}, {1}, {0, 1, 1}, 7};
+  const ContractionRows gradient{{{0, 1, 1}, {1, 2, 3}, {2, 2, 5}}, {1, 0}, {0, 2, 1, 3, 1}, 10};
+  const Vector w = random_vector(5 * channels, 31), x = random_vector(3 * channels, 32);
+  Vector value_w(7 * channels, 0.0), gradient_w(10 * channels, 0.0);
+  for (int k = 0; k < channels; ++k) {
+    const auto W = [&](int i) { return w[i * channels + k]; };
+    const double of_value[7] = {W(0), W(1), W(2), 0, W(3), 0, W(4)};
+    const double of_gradient[10] = {W(0), W(1), W(2), 0, W(1), 2 * W(2), W(3), 0, 2 * W(3), 3 * W(4)};
+    for (int i = 0; i < 7; ++i) value_w[i * channels + k] = of_value[i];
+    for (int i = 0; i < 10; ++i) gradient_w[i * channels + k] = of_gradient[i];
+  }
   const auto forward = [&](auto scalar, const auto& in) {
     using S = decltype(scalar);
     std::vector<S> out(channels);
     for (int k = 0; k < channels; k += 4) {
       const S* px[1] = {in.data() + k};
       S* po[1] = {out.data() + k};
-      contract<S, 4, 1>(p, c.data() + k, 16, inputs, px, po);
+      contract<S, 4, 1>(ContractionInputs<S, 4, 1>(c, px), value, value_w.data() + k, po);
     }
     return out;
   };
@@ -340,21 +349,23 @@ TEST_CASE("symmetric contraction is its polynomial, and its reverse pass the gra
   const Vector y = f(x);
   for (int k = 0; k < channels; ++k) {
     const double x0 = x[k], x1 = x[channels + k], x2 = x[2 * channels + k];
-    const auto C = [&](int i) { return c[i * 16 + k]; };
-    CHECK(y[k] == Approx(x0 * (C(0) + x1 * (C(1) + C(2) * x1 + C(3) * x2)) + x1 * (C(4) + x1 * C(5) + x2 * (C(6) + C(7) * x2))).epsilon(1e-12));
+    const auto W = [&](int i) { return w[i * channels + k]; };
+    CHECK(y[k] == Approx(W(0) * x0 + W(1) * x0 * x1 + W(2) * x0 * x1 * x1 + W(3) * x1 * x2 * x2 + W(4) * x2 * x2 * x2).epsilon(1e-12));
   }
   check_dual(f, [&](const std::vector<Dual<double>>& d) { return forward(Dual<double>(), d); }, x);
-  check_gradient(f,
-                 [&](const Vector& in, const Vector& g) {
-                   Vector gx(in.size(), 0.0);
-                   for (int k = 0; k < channels; k += 4) {
-                     const double *px[1] = {in.data() + k}, *pg[1] = {g.data() + k};
-                     double* to[1] = {gx.data() + k};
-                     contract_reverse<double, 4, 1>(p, c.data() + k, 16, inputs, px, pg, to);
-                   }
-                   return gx;
-                 },
-                 x);
+  const auto reverse = [&](const Vector& in, const Vector& g) {
+    Vector gx(in.size(), 0.0), r(in.size());
+    for (int k = 0; k < channels; k += 4) {
+      const double *px[1] = {in.data() + k}, *pg[1] = {g.data() + k};
+      double *to[1] = {gx.data() + k}, *rows[1] = {r.data() + k};
+      const ContractionInputs<double, 4, 1> inputs(c, px);
+      contract_reverse<double, 4, 1>(inputs, gradient, gradient_w.data() + k, c.inputs.data(), pg, to);
+      contract_gradient<double, 4, 1>(inputs, gradient, gradient_w.data() + k, c.inputs.data(), rows);
+    }
+    for (std::size_t i = 0; i < r.size(); ++i) CHECK(gx[i] == Approx(g[i % channels] * r[i]).epsilon(1e-13).margin(1e-13));
+    return gx;
+  };
+  check_gradient(f, reverse, x);
 }
 
 TEST_CASE("gate: reverse pass and dual numbers, for every activation") {
