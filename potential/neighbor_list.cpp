@@ -94,7 +94,7 @@ class Search {
         image_[k].push_back(b >= 0 ? b / grid.bins[k] : -((grid.bins[k] - 1 - b) / grid.bins[k]));
   }
 
-  /// Sorted (sender << 32 | image) of all atoms in range of receiver i, i itself included. Whether any other is nearer than `near`: any_near().
+  /// Sorted (sender << 32 | image) of all atoms in range of receiver i, i itself included.
   std::span<const std::uint64_t> neighbors(int i) {
     count_ = near_count_ = 0;
     const Cell& c = grid_.bin[i];
@@ -122,7 +122,7 @@ class Search {
     return {keys_.data(), static_cast<std::size_t>(count_)};
   }
 
-  bool any_near() const { return near_count_ > 1; }  // the receiver itself is one
+  bool any_near() const { return near_count_ > 1; }  // of the last call; the receiver itself is one
 
  private:
   /// Appends the atoms begin .. end-1 of the grid that are in range. No branches: the outcome of the comparison is as good as random.

@@ -644,8 +644,8 @@ class CpuEvaluator final : public Evaluator {
       const int* species = g.species + tile.first;
       const std::size_t message_size = spec.message_layout.size;
       S* message = last ? need(w.message, nodes * message_size) : &states_[t].message[tile.first * message_size];
-      const S *px[tile_nodes], *ph[tile_nodes];
-      S *py[tile_nodes], *pz[tile_nodes];
+      const S *px[tile_nodes] = {}, *ph[tile_nodes] = {};
+      S *py[tile_nodes] = {}, *pz[tile_nodes] = {};
       for (int i = 0; i < nodes; ++i) pz[i] = message + i * message_size;
       if (t == 0) {
         const std::size_t b_size = std::size_t(lms_) * spec.element_functions;
@@ -663,7 +663,7 @@ class CpuEvaluator final : public Evaluator {
         if (layer.linear.parts.size() < spec.message_layout.blocks.size()) std::fill_n(message, nodes * message_size, S(T(0)));
         apply(layer.linear, Direction::forward, nodes, px, pz, species, false, w);
       }
-      S inverse_density[tile_nodes];
+      S inverse_density[tile_nodes] = {};
       if (!spec.density.empty())
         for (int i = 0; i < nodes; ++i) {
           S sum(T(1));

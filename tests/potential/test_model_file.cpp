@@ -133,7 +133,8 @@ TEST_CASE("model file: too large for float32") {
   const Folder folder;
   ModelFile model = pair_model();
   model.tensors["strength"].data[2] = 1e39;
-  CHECK_THROWS_WITH(write_model(folder / "m", model, TensorType::float32), Contains("tensor 'strength' has the value 1e+39 at index 2, expected numbers up to 3.4"));
+  CHECK_THROWS_WITH(write_model(folder / "m", model, TensorType::float32),
+                    Contains("tensor 'strength' has the value 1e+39 at index 2, expected numbers up to 3.4"));
   CHECK_NOTHROW(write_model(folder / "m", model));
 }
 

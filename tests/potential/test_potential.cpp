@@ -212,6 +212,16 @@ TEST_CASE("potential: graphs of several sources do not disturb each other") {
     CHECK(forces == expected.forces);
     check_same(potential.evaluate(s, everything), expected);
   }
+
+  // A caller's revision that happens to be that of the list which evaluate() just made.
+  NeighborList probe(1.0);
+  probe.update(Structure{});
+  graph.revision = probe.revision() + 1;
+  potential.evaluate(other);
+  GraphResult result;
+  result.forces = forces[0].data();
+  potential.evaluate(graph, result);
+  CHECK(forces == expected.forces);
 }
 
 TEST_CASE("potential: Hessian times vector") {

@@ -95,7 +95,7 @@ class ADATOM_EXPORT Potential {
   void set_threads(int threads);
 
  private:
-  struct Implementation;
+  struct ADATOM_NO_EXPORT Implementation;
   explicit Potential(std::unique_ptr<Implementation> implementation);
   std::unique_ptr<Implementation> implementation_;
 };

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: MIT
+"""Engine against peers on the CPU, side by side: microseconds per atom and step, memory, share of the machine's multiply-add peak.
+
+    python benchmarks/cpu.py MODELS [--python mace=PATH --python sevenn=PATH] [--threads 1 2] [--rounds 5] [-o benchmarks/results/FILE.md]
+
+MODELS is a folder with what `tests/reference/make_models.py big MODELS` and `adatom import` write: NAME.safetensors and, for mace, NAME.model beside it.
+A peer that cannot be imported is left out, and the table says so. Every (engine, threads) is one process; they take turns, one step each per round, so
+that a machine whose speed drifts is the same for all. Peers run with the allocator tuned (see TUNED), as their users would after reading the manual.
+Each step moves the atoms by a little, as molecular dynamics does, and asks for energy and forces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+# Page faults are dear on virtual machines: with glibc's defaults mace-torch returns its memory to the kernel at every step.
+TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456"}
+
+# name, file, structures as multiples of the cubic cell of 4 atoms, peer
+CASES = [
+    ("MACE 128x0e", "mace_128_L0", "mace"),
+    ("MACE 128x0e+128x1o", "mace_128_L1", "mace"),
+    ("SevenNet-0", "7net-0", "sevenn"),
+]
+
+
+def copper(repeat: int):
+    """fcc Cu, a = 3.61 angstrom, slightly disordered; 4 repeat^3 atoms."""
+    import numpy as np
+    from ase.build import bulk
+
+    atoms = bulk("Cu", "fcc", a=3.61, cubic=True) * (repeat, repeat, repeat)
+    atoms.positions += np.random.default_rng(1).normal(scale=0.02, size=atoms.positions.shape)
+    return atoms
+
+
+def make_calculator(engine: str, model: str, threads: int):
+    if engine == "adatom":
+        from adatom import AdatomCalculator
+
+        return AdatomCalculator(model + ".safetensors", dtype="float32", threads=threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    if engine == "mace":
+        from mace.calculators import MACECalculator
+
+        return MACECalculator(model_paths=model + ".model", device="cpu", default_dtype="float32")
+    from sevenn.calculator import SevenNetCalculator
+
+    return SevenNetCalculator(Path(model).name, device="cpu")
+
+
+def worker(engine: str, model: str, threads: int, repeat: int) -> None:
+    """Sets up, then does one timed step for each line on standard input."""
+    import resource
+    import time
+
+    import numpy as np
+
+    atoms = copper(repeat)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    atoms.calc = make_calculator(engine, model, threads)
+    generator = np.random.default_rng(2)
+    start = atoms.positions.copy()
+    for _ in range(2):
+        atoms.get_forces()
+        atoms.positions = start + generator.normal(scale=0.005, size=start.shape)
+    print(json.dumps({"ready": True}), flush=True)
+    for _ in sys.stdin:
+        atoms.positions = start + generator.normal(scale=0.005, size=start.shape)
+        tick = time.perf_counter()
+        forces = atoms.get_forces()
+        tock = time.perf_counter()
+        assert np.isfinite(forces).all()
+        report = {"seconds": tock - tick, "peak_bytes": 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)}
+        if engine == "adatom":
+            counters = atoms.calc.potential.counters()
+            report["flops"] = counters["flops_per_step"]
+            report["workspace_bytes"] = counters["workspace_bytes"]
+        print(json.dumps(report), flush=True)
+
+
+class Process:
+    """A worker; None of its errors stops the benchmark."""
+
+    def __init__(self, python: str, engine: str, model: str, threads: int, repeat: int):
+        environment = dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
+        if engine != "adatom":
+            environment.update(TUNED)
+        command = [python, "-W", "ignore", __file__, "--worker", engine, model, str(threads), str(repeat)]
+        self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.reports: list[dict] = []
+        self.error = ""
+        if self.read() is None:
+            self.error = (self.process.stderr.read().strip().splitlines() or ["no output"])[-1]
+
+    def read(self):
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        return None
+
+    def step(self) -> None:
+        if self.error:
+            return
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        report = self.read()
+        if report is None:
+            self.error = (self.process.stderr.read().strip().splitlines() or ["died"])[-1]
+        else:
+            self.reports.append(report)
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+    def median(self, key: str = "seconds") -> float:
+        return statistics.median(r[key] for r in self.reports)
+
+
+def machine() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return f"{line.split(':')[1].strip()}, {os.cpu_count()} cores seen"
+    return platform.machine()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", type=Path)
+    parser.add_argument("--python", action="append", default=[], metavar="PEER=PATH", help="interpreter that has the peer installed")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--repeat", type=int, default=4, help="4 repeat^3 atoms")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("-o", "--output", type=Path)
+    arguments = parser.parse_args()
+    interpreters = {"adatom": sys.executable, "mace": sys.executable, "sevenn": sys.executable}
+    interpreters.update(p.split("=", 1) for p in arguments.python)
+
+    import adatom
+
+    atoms = len(copper(arguments.repeat))
+    lines = [
+        f"# Engine and peers on the CPU, {datetime.date.today().isoformat()}",
+        "",
+        f"{machine()}; adatom {adatom.__version__}, backend {adatom.cpu_backend()}; {atoms} atoms of fcc Cu, a = 3.61 angstrom, float32; medians of"
+        f" {arguments.rounds} rounds in which all processes take turns. Microseconds per atom and step.",
+        "",
+        "| model | threads | adatom | peer | peer / adatom | GFLOP per step | share of FMA peak | workspace, KiB per atom | peer's peak memory, KiB per atom |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, file, peer in CASES:
+        model = str(arguments.models / file)
+        for threads in arguments.threads:
+            engine = Process(interpreters["adatom"], "adatom", model, threads, arguments.repeat)
+            other = Process(interpreters[peer], peer, model, threads, arguments.repeat)
+            peaks = []
+            for _ in range(arguments.rounds):
+                for _ in range(4):  # the engine's steps are short: several of them to one of the peer
+                    engine.step()
+                peaks.append(adatom.fma_peak(threads=threads))
+                other.step()
+            engine.close()
+            other.close()
+            if engine.error:
+                raise SystemExit(f"{name}: {engine.error}")
+            ours = engine.median()
+            row = [name, str(threads), f"{1e6 * ours / atoms:.1f}"]
+            if other.error:
+                row += [f"{peer}: not measured ({other.error[:60]})", ""]
+            else:
+                row += [f"{peer} {1e6 * other.median() / atoms:.0f}", f"{other.median() / ours:.1f}"]
+            flops = engine.reports[-1]["flops"]
+            row += [f"{1e-9 * flops:.3f}", f"{flops / ours / statistics.median(peaks):.0%}", f"{engine.reports[-1]['workspace_bytes'] / atoms / 1024:.1f}"]
+            row += ["" if other.error else f"{other.reports[-1]['peak_bytes'] / atoms / 1024:.0f}"]
+            lines.append("| " + " | ".join(row) + " |")
+            print(lines[-1], flush=True)
+    lines += ["", "Peers ran with " + " ".join(f"{k}={v}" for k, v in TUNED.items()) + ".", ""]
+    if arguments.output:
+        arguments.output.write_text("\n".join(lines))
+    else:
+        print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1] == "--worker":
+        worker(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+    else:
+        main()

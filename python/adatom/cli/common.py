@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""What several subcommands share: options, output, reading structures."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+Threads = Annotated[Optional[int], typer.Option("--threads", min=1, help="OpenMP threads; by default as OpenMP decides.")]
+Head = Annotated[Optional[str], typer.Option("--head", help="Level of theory, for models with several.")]
+
+
+class Device(str, Enum):
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class DType(str, Enum):
+    float32 = "float32"
+    float64 = "float64"
+
+
+DeviceOption = Annotated[Device, typer.Option("--device")]
+DTypeOption = Annotated[DType, typer.Option("--dtype", help="Precision of the network.")]
+
+
+def console():
+    from rich.console import Console
+
+    return Console()
+
+
+def print_json(document: dict[str, Any]) -> None:
+    typer.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+def progress(quiet: bool):
+    """A progress bar on stderr, so that stdout holds results only; none with --json."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True)
+
+
+def load(model: Path, device: Device, dtype: DType, threads: int | None, head: str | None):
+    from adatom import Potential
+
+    return Potential.load(model, device=device.value, dtype=dtype.value, threads=threads, head=head)
+
+
+def read_structures(file: Path, index: str = ":") -> list:
+    """All structures of a file in any format that ASE reads. ValueError, naming the file, where ASE cannot."""
+    import ase.io
+
+    if not file.is_file():
+        raise FileNotFoundError(f"no structure file at {file}")
+    try:
+        structures = ase.io.read(file, index=index)
+    except Exception as error:  # ASE's readers raise whatever their parsing raises
+        raise ValueError(f"{file}: ASE cannot read it ({type(error).__name__}: {error})") from error
+    structures = structures if isinstance(structures, list) else [structures]
+    if not structures:
+        raise ValueError(f"{file}: no structures in it (index {index!r})")
+    return structures
+
+
+def symbols(numbers) -> list[str]:
+    from ase.data import chemical_symbols
+
+    return [chemical_symbols[z] for z in numbers]

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""adatom info: what a model file holds."""
+
+from __future__ import annotations
+
+import json
+
+from adatom.cli import common
+
+
+def info(model: common.ModelFile, as_json: common.Json = False) -> None:
+    """Shows architecture, elements, cutoff, heads, size and provenance of a model file, after checking that it can be loaded."""
+    from safetensors import safe_open
+
+    from adatom import Potential
+
+    first = _document(model)
+    potential = Potential.load(model, head=first["heads"][0])
+    with safe_open(model, framework="numpy") as tensors:
+        shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]
+    document = {
+        "file": str(model),
+        "bytes": model.stat().st_size,
+        "summary": potential.summary,
+        "cutoff": potential.cutoff,
+        "elements": common.symbols(potential.elements),
+        "heads": list(potential.heads),
+        "parameters": sum(_product(shape) for shape in shapes),
+        "tensors": len(shapes),
+        "backend": potential.backend,
+        "sha256": first["sha256"],
+        "provenance": potential.provenance,
+        "architecture": potential.architecture,
+    }
+    if as_json:
+        common.print_json(document)
+        return
+    from rich.table import Table
+
+    table = Table(show_header=False, title=str(model), title_justify="left")
+    table.add_column()
+    table.add_column(overflow="fold")  # a hash is copied whole
+    table.add_row("architecture", document["summary"])
+    table.add_row("cutoff", f"{document['cutoff']:g} angstrom")
+    table.add_row(f"elements ({len(document['elements'])})", " ".join(document["elements"]))
+    table.add_row("heads", ", ".join(document["heads"]))
+    table.add_row("weights", f"{document['parameters']:,} numbers in {document['tensors']} tensors, {document['bytes'] / 1e6:.1f} MB")
+    table.add_row("runs on", document["backend"])
+    table.add_row("sha256", document["sha256"])
+    for key, value in document["provenance"].items():
+        table.add_row(str(key), value if isinstance(value, str) else json.dumps(value))
+    common.console().print(table)
+
+
+def _document(model) -> dict:
+    """The JSON document of the file's header. Errors about the file are the engine's own, from Potential.load."""
+    from safetensors import SafetensorError, safe_open
+
+    from adatom import Potential
+
+    try:
+        with safe_open(model, framework="numpy") as file:
+            return json.loads((file.metadata() or {})["adatom"])
+    except (SafetensorError, KeyError, ValueError, OSError):
+        Potential.load(model)
+        raise
+
+
+def _product(shape) -> int:
+    count = 1
+    for n in shape:
+        count *= n
+    return count

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""adatom relax: a structure's nearest minimum."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adatom.cli import common
+
+
+def relax(
+    model: common.ModelFile,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Structure in any format that ASE reads; of several, the last.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Relaxed structure; the suffix decides the format.", show_default=False)],
+    cell: Annotated[bool, typer.Option("--cell", help="Relax the cell too, to zero stress.")] = False,
+    fmax: Annotated[float, typer.Option("--fmax", min=0.0, help="Largest force that remains, eV/angstrom.")] = 0.01,
+    steps: Annotated[int, typer.Option("--steps", min=0, help="Give up after this many steps.")] = 500,
+    dtype: common.DTypeOption = common.DType.float64,
+    device: common.DeviceOption = common.Device.cpu,
+    threads: common.Threads = None,
+    head: common.Head = None,
+    as_json: common.Json = False,
+) -> None:
+    """Moves atoms (and the cell with --cell) to the nearest minimum with LBFGS. Constraints in the file are kept.
+
+    Exit code 2 if the forces did not get below --fmax; the structure is written all the same.
+    """
+    import ase.io
+    import numpy as np
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import LBFGS
+
+    from adatom import AdatomCalculator
+
+    atoms = common.read_structures(file, "-1")[0]
+    if cell and not atoms.pbc.all():
+        raise ValueError(f"--cell needs a cell that is periodic along all three vectors; {file} has pbc = {atoms.pbc.tolist()}")
+    atoms.calc = AdatomCalculator(common.load(model, device, dtype, threads, head))
+    initial = atoms.get_potential_energy()
+    optimizer = LBFGS(FrechetCellFilter(atoms) if cell else atoms, logfile=None)
+    with common.progress(as_json) as bar:
+        task = bar.add_task("relax", total=steps)
+
+        def report():
+            largest = np.linalg.norm(atoms.get_forces(), axis=1).max(initial=0.0)
+            description = f"E = {atoms.get_potential_energy():.6f} eV, fmax = {largest:.4f} eV/angstrom"
+            bar.update(task, completed=optimizer.nsteps, description=description)
+
+        optimizer.attach(report)
+        converged = bool(optimizer.run(fmax=fmax, steps=steps))
+    ase.io.write(output, atoms)
+    document = {
+        "converged": converged,
+        "steps": optimizer.nsteps,
+        "energy_initial": initial,
+        "energy": atoms.get_potential_energy(),
+        "fmax": float(np.linalg.norm(atoms.get_forces(), axis=1).max(initial=0.0)),
+        "output": str(output),
+    }
+    if cell:
+        document["stress"] = atoms.get_stress().tolist()
+        document["volume"] = atoms.get_volume()
+    if as_json:
+        common.print_json(document)
+    else:
+        verdict = "converged" if converged else "not converged"
+        typer.echo(f"{verdict} after {document['steps']} steps: E = {document['energy']:.6f} eV ({document['energy'] - initial:+.6f} eV), ")
+        typer.echo(f"largest force {document['fmax']:.5f} eV/angstrom; written to {output}")
+    if not converged:
+        raise typer.Exit(2)

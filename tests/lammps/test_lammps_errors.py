@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""What is wrong is said, together with what to do, and every rank stops."""
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import lammps_structures as structures
+
+TYPES = "Cu O C"
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("pair, message", [
+    ("pair_style adatom device", "'device' at the end of the command has no value"),
+    ("pair_style adatom device gpu", "device is 'gpu', expected cpu or cuda"),
+    ("pair_style adatom precision half", "precision is 'half', expected float or double"),
+    ("pair_style adatom threads 0", "threads is '0', expected a number from 1"),
+    ("pair_style adatom threads many", "threads is 'many'"),
+    ("pair_style adatom splines maybe", "splines is 'maybe', expected no or yes"),
+    ("pair_style adatom colour blue", "unknown keyword 'colour', expected device, precision, threads, head or splines"),
+    ("pair_style adatom head nonsense\npair_coeff * * {model} Cu O C", "nonsense"),
+    ("pair_style adatom\npair_coeff * * {model} Cu O", "names 2 elements after the file"),
+    ("pair_style adatom\npair_coeff * * {model} Cu O C H", "names 4 elements after the file"),
+    ("pair_style adatom\npair_coeff * *", "has the form 'pair_coeff * * FILE"),
+    ("pair_style adatom\npair_coeff 1 1 {model} Cu O C", "must start with * *"),
+    ("pair_style adatom\npair_coeff * * {model} Cu O Qq", "atom type 3 to 'Qq'"),
+    ("pair_style adatom\npair_coeff * * {model} Cu O cu", "atom type 3 to 'cu'"),
+    ("pair_style adatom\npair_coeff * * {model} Cu O Ag", "Ag"),
+    ("pair_style adatom\npair_coeff * * {model} Cu O NULL", "atom type 3 to NULL, but no other style handles it"),
+    ("pair_style hybrid/overlay zero 3.0 adatom\npair_coeff * * zero\npair_coeff * * adatom {model} NULL NULL NULL", "every atom type to NULL"),
+    ("pair_style adatom\npair_coeff * * nowhere.safetensors Cu O C", "'nowhere.safetensors' not found in the working directory"),
+    ("pair_style adatom", "pair coeffs are not set"),
+])
+def test_commands(lmp, pair, message, ranks):
+    script = lmp.script(structures.crystal(), pair=pair.format(model=lmp.model))
+    assert message in lmp.fails(script, ranks)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("content", [b"", b"plain text\n", pickle.dumps({"weights": [1.0, 2.0]}), b"\xff" * 64])
+def test_not_a_model_file(lmp, content, ranks):
+    file = lmp.folder / "model.pt"
+    file.write_bytes(content)
+    output = lmp.fails(lmp.script(structures.crystal(), pair=f"pair_style adatom\npair_coeff * * model.pt {TYPES}"), ranks)
+    assert "pair style adatom: " in output and "model.pt" in output
+
+
+def test_model_file_that_one_rank_does_not_see(lmp):
+    """Each rank reads the file: one that lacks it must stop all, not leave the others waiting. The second rank runs in another folder."""
+    (lmp.folder / "model.safetensors").write_bytes(lmp.model.read_bytes())
+    script = lmp.script(structures.crystal(), pair=f"pair_style adatom\npair_coeff * * model.safetensors {TYPES}")
+    (lmp.folder / "in.lmp").write_text(script)
+    (lmp.folder / "other").mkdir()
+    (lmp.folder / "other" / "data.lmp").write_bytes((lmp.folder / "data.lmp").read_bytes())
+    tools = Path(sys.executable).parent
+    rank = [str(tools / "lmp"), "-in", "in.lmp"]
+    command = [str(tools / "mpirun"), "-n", "1", "-wdir", str(lmp.folder), *rank, ":", "-n", "1", "-wdir", str(lmp.folder / "other"), *rank]
+    process = subprocess.run(command, cwd=lmp.folder, env=lmp.environment, capture_output=True, text=True, timeout=60)
+    assert process.returncode != 0
+    assert "'model.safetensors' not found" in process.stdout + process.stderr
+
+
+def test_truncated_model_file(lmp):
+    whole = lmp.model.read_bytes()
+    (lmp.folder / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    output = lmp.fails(lmp.script(structures.crystal(), pair=f"pair_style adatom\npair_coeff * * cut.safetensors {TYPES}"), 2)
+    assert "cut.safetensors" in output
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("before, commands, message", [
+    ("newton off", "", "put 'newton on' before the box is created"),
+    ("newton off on", "", "put 'newton on' before the box is created"),
+    ("", "neigh_modify exclude type 1 2", "'neigh_modify exclude' for atom types 1 and 2"),
+    ("", "neigh_modify exclude group all all", "'neigh_modify exclude' for groups"),
+    ("atom_modify first heavy\ngroup heavy type 1", "neigh_modify include heavy", "use 'neigh_modify include all'"),
+])
+def test_settings_that_the_potential_cannot_work_with(lmp, before, commands, message, ranks):
+    if "group" in before:
+        before, commands = "", "group heavy type 1\natom_modify first heavy\n" + commands
+    assert message in lmp.fails(lmp.script(structures.crystal(), commands + "\nrun 0", before=before), ranks)
+
+
+def test_units_lj(lmp):
+    assert "'units lj' has no scale" in lmp.fails(lmp.script(structures.crystal(), units="lj"))
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_position_that_is_not_a_number(lmp, ranks):
+    """Set between two builds of the list, so that LAMMPS's own checks do not see it. Only one rank owns the atom: the others wait for its halo."""
+    commands = "fix move all nve\nneigh_modify every 100 delay 100 check no\ngroup one id 5\nrun 2\n" \
+               "velocity one set 1e308 0 0\ntimestep 1000\nrun 5 pre no"
+    output = lmp.fails(lmp.script(structures.crystal(), commands), ranks)
+    assert "atom 5 is at (" in output and "the simulation is unstable" in output
+
+
+MOLECULE = """
+units metal
+atom_style bond
+boundary p p p
+{special}
+region box block 0 20 0 20 0 20
+create_box 3 box bond/types 1 extra/bond/per/atom 2 extra/special/per/atom 4
+create_atoms 3 single 10 10 10
+create_atoms 2 single 11.2 10 10
+mass * 12.0
+bond_style zero
+bond_coeff 1
+{bond}
+pair_style adatom precision double
+pair_coeff * * {model} Cu O C
+thermo_style custom step atoms pe
+thermo_modify format float %.17g norm no
+run 0
+"""
+BOND = "create_bonds single/bond 1 1 2"
+
+
+def test_bonds_that_exclude_pairs(lmp):
+    output = lmp.fails(MOLECULE.format(special="", bond=BOND, model=lmp.model), 2)
+    assert "'special_bonds lj/coul 1 1 1'" in output and "1-2 neighbours" in output
+
+
+@pytest.mark.parametrize("special", ["special_bonds lj/coul 1 1 1", "special_bonds lj 0 0 0 coul 0.5 0.5 0.5"])
+def test_bonds_without_exclusions(lmp, special):
+    """Weights between zero and one keep a pair in the list; the model takes it whole."""
+    bonded = lmp.run_script(MOLECULE.format(special=special, bond=BOND, model=lmp.model))
+    free = lmp.run_script(MOLECULE.format(special="", bond="", model=lmp.model))
+    assert bonded.thermo[0]["PotEng"] == pytest.approx(free.thermo[0]["PotEng"], rel=1e-12)

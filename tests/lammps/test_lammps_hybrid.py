@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""The style beside others: pair_style hybrid and hybrid/overlay, with atom types that the model does not handle."""
+import numpy as np
+import pytest
+import lammps_structures as structures
+from ase import Atoms
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_overlay_with_nothing(lmp, ranks):
+    """A second style with a longer cutoff adds ghosts and neighbours, and no force."""
+    atoms = structures.triclinic()
+    alone = lmp.run(atoms, ranks=ranks)
+    pair = f"pair_style hybrid/overlay adatom precision double zero 6.0\npair_coeff * * adatom {lmp.model} Cu O C\npair_coeff * * zero"
+    both = lmp.run(atoms, ranks=ranks, pair=pair)
+    np.testing.assert_allclose(both.frames[0].forces, alone.frames[0].forces, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(both.frames[0].energies, alone.frames[0].energies, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(both.frames[0].stress, alone.frames[0].stress, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(both.frames[0].centroid, alone.frames[0].centroid, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(both.pressure(), alone.pressure(), rtol=1e-10, atol=1e-6)
+    assert both.thermo[0]["PotEng"] == pytest.approx(alone.thermo[0]["PotEng"], rel=1e-12)
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_overlay_adds_energies_and_pressures(lmp, ranks):
+    atoms = structures.crystal()
+    model = f"adatom {lmp.model} Cu O C"
+    alone = lmp.run(atoms, ranks=ranks)
+    pairs = lmp.run(atoms, ranks=ranks, pair="pair_style lj/cut 5.0\npair_coeff * * 0.05 2.2")
+    both = lmp.run(atoms, ranks=ranks,
+                   pair=f"pair_style hybrid/overlay lj/cut 5.0 adatom precision double\npair_coeff * * lj/cut 0.05 2.2\npair_coeff * * {model}")
+    np.testing.assert_allclose(both.frames[0].forces, alone.frames[0].forces + pairs.frames[0].forces, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(both.pressure(), alone.pressure() + pairs.pressure(), rtol=1e-9, atol=1e-4)
+    np.testing.assert_allclose(both.frames[0].stress, alone.frames[0].stress + pairs.frames[0].stress, rtol=1e-9, atol=1e-3)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("style", ["hybrid", "hybrid/overlay"])
+def test_types_of_another_style(lmp, reference, ranks, style):
+    """Carbon atoms belong to Lennard-Jones: the model sees the others only."""
+    atoms = structures.crystal()
+    atoms.numbers[::3] = 6
+    pair = f"pair_style {style} adatom precision double lj/cut 5.0\npair_coeff * * adatom {lmp.model} Cu O NULL\n" \
+           "pair_coeff 1 3 lj/cut 0.0 1.0\npair_coeff 2 3 lj/cut 0.0 1.0\npair_coeff 3 3 lj/cut 0.0 1.0"
+    frame = lmp.run(atoms, ranks=ranks, pair=pair).frames[0]
+    seen = atoms.numbers != 6
+    expected = reference(Atoms(numbers=atoms.numbers[seen], positions=atoms.positions[seen], cell=atoms.cell, pbc=True))
+    np.testing.assert_allclose(frame.forces[seen], expected.forces, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(frame.energies[seen], expected.energies, rtol=0, atol=1e-9)
+    np.testing.assert_array_equal(frame.forces[~seen], 0.0)
+    np.testing.assert_array_equal(frame.energies[~seen], 0.0)
+
+
+def test_two_models(lmp, reference, tmp_path):
+    """Twice the style, each with its own model and elements."""
+    import tiny_model
+
+    other = tiny_model.write(tmp_path / "other.safetensors", seed=2)
+    atoms = structures.crystal()
+    pair = "pair_style hybrid/overlay adatom precision double adatom precision double\n"
+    both = lmp.run(atoms, ranks=2, pair=pair + f"pair_coeff * * adatom 1 {lmp.model} Cu O C\npair_coeff * * adatom 2 {other} Cu O C")
+    first = lmp.run(atoms)
+    second = lmp.run(atoms, pair=f"pair_style adatom precision double\npair_coeff * * {other} Cu O C")
+    np.testing.assert_allclose(both.frames[0].forces, first.frames[0].forces + second.frames[0].forces, rtol=0, atol=1e-9)
+
+
+def test_restart_of_hybrid_keeps_the_settings(lmp):
+    atoms = structures.crystal()
+    coefficients = f"pair_coeff * * adatom {lmp.model} Cu O C\npair_coeff * * zero"
+    run = lmp.run(atoms, "run 0\nwrite_restart state.restart", pair="pair_style hybrid/overlay adatom precision double zero 3.0\n" + coefficients)
+    again = lmp.run_script(f"read_restart state.restart\n{coefficients}\nthermo_style custom step atoms pe\n"
+                           "thermo_modify format float %.17g norm no\nrun 0")
+    assert again.thermo[-1]["PotEng"] == pytest.approx(run.thermo[0]["PotEng"], rel=1e-12)
+    assert ", double precision" in again.log

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+// Energies, forces, stresses and per-atom virials of mace-torch and sevenn.
+#include <catch2/catch.hpp>
+#include <cmath>
+
+#include "reference.hpp"
+
+using namespace adatom;
+
+namespace {
+
+struct Tolerance {
+  double energy, force, stress;  ///< eV/atom, eV/angstrom, eV/angstrom^3
+};
+
+double volume(const Matrix3& c) {
+  return std::abs(c[0][0] * (c[1][1] * c[2][2] - c[1][2] * c[2][1]) + c[0][1] * (c[1][2] * c[2][0] - c[1][0] * c[2][2]) +
+                  c[0][2] * (c[1][0] * c[2][1] - c[1][1] * c[2][0]));
+}
+
+/// Largest deviation; NaN counts as infinite.
+struct Largest {
+  double value = 0.0;
+  void add(double a, double b) {
+    const double d = std::abs(a - b);
+    if (!(d <= value)) value = std::isnan(d) ? INFINITY : d;
+  }
+};
+
+void compare(const ReferenceModel& model, const LoadOptions& base, const Tolerance& tolerance) {
+  for (const auto& [head, cases] : model.heads) {
+    LoadOptions options = base;
+    options.head = head;
+    options.threads = 2;
+    Potential potential = Potential::load(model.file, options);
+    for (const ReferenceValues& r : cases) {
+      INFO(model.name << ", head " << head << ", " << r.structure);
+      const Structure& s = reference_structures().at(r.structure);
+      const double n = static_cast<double>(s.numbers.size());
+      const Result result = potential.evaluate(s, {true, true, true, true});
+      Largest energies, forces, virial, virials;
+      REQUIRE(result.energies.size() == r.energies.size());
+      REQUIRE(result.forces.size() == r.forces.size());
+      for (std::size_t i = 0; i < r.energies.size(); ++i) {
+        energies.add(result.energies[i], r.energies[i]);
+        for (int a = 0; a < 3; ++a) forces.add(result.forces[i][a], r.forces[i][a]);
+      }
+      // A stress where there is a volume; the virial of a molecule is held to a volume of 10 angstrom^3 per atom.
+      const double v = s.pbc[0] && s.pbc[1] && s.pbc[2] ? volume(s.cell) : 10.0 * n;
+      for (int a = 0; a < 9; ++a) virial.add(result.virial[a] / v, r.virial[a] / v);
+      CHECK(std::abs(result.energy - r.energy) / n <= tolerance.energy);
+      CHECK(energies.value <= 2 * tolerance.energy);
+      CHECK(forces.value <= tolerance.force);
+      CHECK(virial.value <= tolerance.stress);
+      for (std::size_t i = 0; i < r.atom_virials.size(); ++i)
+        for (int a = 0; a < 3; ++a)
+          for (int b = 0; b < 3; ++b)
+            virials.add(0.5 * (result.virials[i][3 * a + b] + result.virials[i][3 * b + a]) / v, r.atom_virials[i][3 * a + b] / v);
+      CHECK(virials.value <= tolerance.stress);
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("there are reference models of both families") {
+  int mace = 0, sevennet = 0;
+  for (const ReferenceModel& m : reference_models()) {
+    mace += m.name.rfind("mace", 0) == 0;
+    sevennet += m.name.rfind("sevennet", 0) == 0;
+  }
+  CHECK(mace >= 18);
+  CHECK(sevennet >= 4);
+}
+
+TEST_CASE("double, radial functions evaluated") {
+  LoadOptions options;
+  options.precision = Precision::float64;
+  options.splines = false;
+  for (const ReferenceModel& m : reference_models()) compare(m, options, {1e-8, 1e-7, 1e-9});
+}
+
+TEST_CASE("float, radial functions tabulated") {
+  for (const ReferenceModel& m : reference_models()) compare(m, {}, {2e-6, 5e-5, 2e-6});
+}

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""The command `adatom`, each subcommand as a user runs it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from adatom import AdatomCalculator
+from adatom.cli import bench as bench_module
+from adatom.cli.evaluate import label
+from adatom.cli.import_model import atomic_numbers
+
+
+@pytest.fixture(scope="module")
+def labelled(model_file, tmp_path_factory):
+    """Four crystals whose labels are the model's own values, moved by known amounts."""
+    calculator = AdatomCalculator(model_file, dtype="float64")
+    structures = []
+    for i in range(4):
+        atoms = bulk("Cu", cubic=True)
+        atoms.numbers[1] = 8
+        atoms.rattle(0.1, seed=i)
+        atoms.calc = calculator
+        forces = atoms.get_forces() + np.where(atoms.numbers == 8, 0.02, 0.01)[:, None]
+        stress = atoms.get_stress() + 0.003
+        atoms.calc = SinglePointCalculator(atoms, energy=atoms.get_potential_energy() + 0.04, forces=forces, stress=stress)
+        structures.append(atoms)
+    file = tmp_path_factory.mktemp("data") / "labelled.extxyz"
+    ase.io.write(file, structures)
+    return file
+
+
+def test_info(adatom_command, model_file):
+    document = adatom_command("info", model_file, as_json=True)
+    assert document["elements"] == ["C", "O", "Cu"] and document["heads"] == ["default"]
+    assert document["cutoff"] == 4.0 and document["bytes"] == model_file.stat().st_size
+    assert document["parameters"] == 1266 and len(document["sha256"]) == 64
+    text = adatom_command("info", model_file).stdout
+    assert "C O Cu" in text and "4 angstrom" in text
+
+
+def test_info_of_something_else(adatom_command, tmp_path):
+    file = tmp_path / "letter.txt"
+    file.write_text("Dear model,")
+    for path in (file, tmp_path / "missing"):
+        process = adatom_command("info", path, check=False)
+        assert process.returncode == 1 and path.name in process.stderr and "Traceback" not in process.stderr
+
+
+def test_eval(adatom_command, model_file, labelled, tmp_path):
+    document = adatom_command("eval", model_file, labelled, "-o", tmp_path / "parity.png", as_json=True)
+    errors = {(row["quantity"], row["element"]): row for row in document["errors"]}
+    assert document["structures"] == 4 and document["atoms"] == 16
+    assert set(errors) == {("energy", None), ("forces", None), ("forces", "O"), ("forces", "Cu"), ("stress", None)}
+    for key, expected in {("energy", None): 0.01, ("forces", "O"): 0.02, ("forces", "Cu"): 0.01, ("stress", None): 0.003}.items():
+        assert errors[key]["mae"] == pytest.approx(expected, abs=1e-6)
+        assert errors[key]["rmse"] == pytest.approx(expected, abs=1e-6)
+    assert errors["forces", None]["rmse"] == pytest.approx(math.sqrt((0.02**2 + 3 * 0.01**2) / 4), abs=1e-6)
+    assert (tmp_path / "parity.png").read_bytes().startswith(b"\x89PNG")
+    assert "forces on Cu" in adatom_command("eval", model_file, labelled).stdout
+
+
+def test_eval_needs_labels(adatom_command, model_file, tmp_path):
+    ase.io.write(tmp_path / "plain.xyz", bulk("Cu"), format="extxyz")
+    process = adatom_command("eval", model_file, tmp_path / "plain.xyz", check=False)
+    assert process.returncode == 1 and "--energy-key" in process.stderr
+
+
+def test_named_labels():
+    atoms = bulk("Cu")
+    atoms.info.update(REF_energy=-1.5, REF_stress=np.arange(9.0))
+    atoms.arrays["REF_forces"] = np.ones((1, 3))
+    assert label(atoms, "energy", None) is None
+    assert label(atoms, "energy", "REF_energy") == -1.5
+    assert label(atoms, "forces", "REF_forces").shape == (1, 3)
+    np.testing.assert_array_equal(label(atoms, "stress", "REF_stress"), [0, 4, 8, 6, 4, 2])
+
+
+def test_relax(adatom_command, model_file, labelled, tmp_path):
+    output = tmp_path / "relaxed.extxyz"
+    document = adatom_command("relax", model_file, labelled, "-o", output, "--fmax", 0.02, as_json=True)
+    assert document["converged"] and document["fmax"] <= 0.02 and document["energy"] < document["energy_initial"]
+    relaxed = ase.io.read(output)
+    assert relaxed.get_potential_energy() == pytest.approx(document["energy"])
+    relaxed.calc = AdatomCalculator(model_file, dtype="float64")
+    assert np.linalg.norm(relaxed.get_forces(), axis=1).max() < 0.021  # extxyz keeps eight decimals
+
+
+def test_relax_the_cell(adatom_command, model_file, tmp_path):
+    start, output = tmp_path / "start.extxyz", tmp_path / "relaxed.extxyz"
+    ase.io.write(start, bulk("Cu", a=3.7))
+    document = adatom_command("relax", model_file, start, "-o", output, "--cell", "--fmax", 0.001, as_json=True)
+    assert document["converged"] and np.abs(document["stress"]).max() < 1e-3
+    assert document["volume"] != pytest.approx(bulk("Cu", a=3.7).get_volume())
+    molecule = tmp_path / "molecule.xyz"
+    ase.io.write(molecule, ase.Atoms("CO", [[0, 0, 0], [0, 0, 1.2]]))
+    process = adatom_command("relax", model_file, molecule, "-o", output, "--cell", check=False)
+    assert process.returncode == 1 and "pbc" in process.stderr
+
+
+def test_relax_tells_when_it_did_not_converge(adatom_command, model_file, labelled, tmp_path):
+    process = adatom_command("relax", model_file, labelled, "-o", tmp_path / "r.xyz", "--steps", 1, "--fmax", 1e-9, "--json", check=False)
+    assert process.returncode == 2 and json.loads(process.stdout)["converged"] is False
+
+
+def test_bench(adatom_command, model_file, labelled):
+    document = adatom_command("bench", model_file, "--atoms", 100, "--threads", 1, "--steps", 3, as_json=True)
+    assert document["atoms"] == 108 and document["threads"] == 1 and document["steps"] == 3
+    for key in ("us_per_atom_step", "peak_bytes_per_atom", "flops_per_atom_step", "ms_per_step"):
+        assert 0 < document[key] < math.inf
+    assert 0 < document["fma_peak_share"] < 1
+    assert document["ms_per_step"] == pytest.approx(document["us_per_atom_step"] * 108 / 1e3)
+    document = adatom_command("bench", model_file, "--structure", labelled, "--steps", 1, as_json=True)
+    assert document["atoms"] == 4
+    process = adatom_command("bench", model_file, "--structure", labelled, "--atoms", 5, check=False)
+    assert process.returncode == 1 and "exclude each other" in process.stderr
+
+
+def test_crystal_of_the_bench():
+    assert len(bench_module.crystal((29, 8), None, 200)) == 256
+    assert set(bench_module.crystal((1, 8), "O", 10).symbols) == {"O"}
+    with pytest.raises(ValueError, match="Pt"):
+        bench_module.crystal((29, 8), "Pt", 10)
+
+
+def test_import_without_the_package(adatom_command, model_file, tmp_path):
+    for family, package in (("mace", "mace"), ("sevennet", "sevenn")):
+        if importlib.util.find_spec(package):
+            continue
+        process = adatom_command("import", family, model_file, "-o", tmp_path / "out.safetensors", check=False)
+        assert process.returncode == 1 and "pip install" in process.stderr and not (tmp_path / "out.safetensors").exists()
+
+
+def test_elements_of_import():
+    assert atomic_numbers("Cu, O") == [29, 8] and atomic_numbers(None) is None
+    with pytest.raises(ValueError, match="Qq"):
+        atomic_numbers("Cu,Qq")
+    with pytest.raises(ValueError, match="no element"):
+        atomic_numbers(",")
+
+
+def test_help_names_every_command(adatom_command):
+    text = adatom_command("--help").stdout
+    for name in ("info", "import", "eval", "relax", "bench"):
+        assert name in text

