@@ -328,11 +328,11 @@ class Builder {
     const std::vector<MlpLayer>* layers = &layer.radial_mlp;
     const Activation activation = layer.radial_activation;
     const bool constant = layer.radial_constant;
-    return [=](int pair, double r, double* out) {
+    return [=](int pair, Dual<double> r, Dual<double>* out) {
       std::size_t widest = network->radial.basis.size();
       for (const MlpLayer& l : *layers) widest = std::max<std::size_t>(widest, l.out);
-      std::vector<double> x(widest), scratch(widest);
-      const double factor = radial_basis(network->radial, r, network->pair_radii(pair), x.data());
+      std::vector<Dual<double>> x(widest), scratch(widest);
+      const Dual<double> factor = radial_basis(network->radial, r, Dual<double>(network->pair_radii(pair)), x.data());
       int size = network->radial.basis.size();
       hidden_layers(*layers, activation, x.data(), scratch.data(), size);
       for (int i = 0; i < size; ++i) out[i] = x[i] * factor;
@@ -558,23 +558,25 @@ class Builder {
   void build_tables(Layer& layer, bool first) {
     const RadialFunctions phi = hidden_functions(layer);
     const Matrix& m = first ? reduced_.projection : layer.radial_matrix;
-    const RadialFunctions combined = [&](int pair, double r, double* out) {
-      std::vector<double> x(layer.hidden, 0.0);
+    const RadialFunctions combined = [&](int pair, Dual<double> r, Dual<double>* out) {
+      std::vector<Dual<double>> x(layer.hidden);
       phi(pair, r, x.data());
-      std::fill(out, out + m.out, 0.0);
+      std::fill(out, out + m.out, Dual<double>());
       for (int i = 0; i < layer.hidden; ++i)
-        for (int o = 0; o < m.out; ++o) out[o] += x[i] * m(i, o);
+        for (int o = 0; o < m.out; ++o) out[o] = out[o] + x[i] * m(i, o);
     };
-    layer.table = make_spline_table(combined, m.out, network_.pairs(), network_.cutoff, spline_tolerance);
+    const CutoffFunction& cutoff = network_.radial.cutoff;
+    const double kink = cutoff.type == CutoffFunction::Type::xplor ? cutoff.r_on : 0.0;
+    layer.table = make_spline_table(combined, m.out, network_.pairs(), network_.cutoff, kink, spline_tolerance);
     if (!layer.density.empty()) {
-      const RadialFunctions density = [&](int pair, double r, double* out) {
-        std::vector<double> basis(network_.radial.basis.size());
-        const double factor = radial_basis(network_.radial, r, network_.pair_radii(pair), basis.data());
-        double d = 0.0;
-        for (std::size_t i = 0; i < basis.size(); ++i) d += basis[i] * layer.density[i];
-        out[0] = std::tanh(d * d) * factor;
+      const RadialFunctions density = [&](int pair, Dual<double> r, Dual<double>* out) {
+        std::vector<Dual<double>> basis(network_.radial.basis.size());
+        const Dual<double> factor = radial_basis(network_.radial, r, Dual<double>(network_.pair_radii(pair)), basis.data());
+        Dual<double> d;
+        for (std::size_t i = 0; i < basis.size(); ++i) d = d + basis[i] * layer.density[i];
+        out[0] = tanh(d * d) * factor;
       };
-      layer.density_table = make_spline_table(density, 1, network_.pairs(), network_.cutoff, spline_tolerance);
+      layer.density_table = make_spline_table(density, 1, network_.pairs(), network_.cutoff, kink, spline_tolerance);
     }
   }
 

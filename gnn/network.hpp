@@ -75,14 +75,20 @@ struct ConvolutionPath {
   std::vector<CouplingTerm> coupling;
 };
 
-/// Radial functions f_c(r) tabulated as cubic B-splines on [0, cutoff], zero beyond. For models whose radial functions depend on the pair of
-/// elements there is one table per pair.
+/// Radial functions f_c(r) tabulated as cubic B-splines on [0, cutoff]: one spline, or two that meet with equal value and slope where the second
+/// derivative of the functions jumps (as XPLOR's cutoff function makes it). For models whose radial functions depend on the pair of elements there is
+/// one table per pair.
 struct SplineTable {
   int functions = 0;  ///< padded
-  int knots = 0;      ///< intervals
-  double h = 0.0;     ///< angstrom
-  std::vector<std::vector<double>> coefficients;  ///< [pair][(knots + 3)][functions]
-  double error = 0.0;  ///< largest deviation found, relative to the largest value
+  struct Segment {
+    double begin, h;  ///< angstrom
+    int intervals;
+    int first;        ///< row of its first coefficient; it has intervals + 3
+  };
+  std::vector<Segment> segments;
+  int rows = 0;                                   ///< coefficients per function, over all segments
+  std::vector<std::vector<double>> coefficients;  ///< [pair][rows][functions]
+  double error = 0.0;                             ///< largest deviation found, relative to the largest value
 };
 
 /// Sums r_i = c_i + sum_j c_ij x_j + sum_n c_in p_n, one for each of some inputs i, where p_n are products of two inputs.

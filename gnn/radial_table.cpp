@@ -15,70 +15,94 @@ namespace {
 // Radial bases divide by r: the functions are continued to r = 0 by their value here.
 constexpr double smallest_r = 1e-5;
 
-/// Coefficients of the cubic B-spline that interpolates f at the knots, with f'(cutoff) = 0 and a one-sided estimate of f'(0).
-/// The value at knot i is (c_i + 4 c_{i+1} + c_{i+2}) / 6, the derivative (c_{i+2} - c_i) / 2h: a tridiagonal system for c_1 .. c_{n+1}.
-std::vector<double> fit(const RadialFunctions& f, int pair, int count, int stride, int n, double h) {
-  std::vector<double> value(std::size_t(n + 1) * stride, 0.0);
-  for (int i = 0; i < n; ++i) f(pair, std::max(i * h, smallest_r), &value[std::size_t(i) * stride]);  // zero at the cutoff itself
-  std::vector<double> c(std::size_t(n + 3) * stride, 0.0), diagonal(n + 2);
-  const auto row = [stride](std::vector<double>& x, int i) { return &x[std::size_t(i) * stride]; };
-  std::vector<double> slope(count);
-  for (int k = 0; k < count; ++k)
-    slope[k] = (-11 * row(value, 0)[k] + 18 * row(value, 1)[k] - 9 * row(value, 2)[k] + 2 * row(value, 3)[k]) / 6;  // h f'(0)
-  diagonal[1] = 4.0;
-  for (int k = 0; k < count; ++k) row(c, 1)[k] = 6 * row(value, 0)[k] + 2 * slope[k];
-  for (int i = 1; i <= n; ++i) {  // forward elimination; row i + 1 belongs to knot i
-    const double upper = i == 1 ? 2.0 : 1.0, lower = i == n ? 2.0 : 1.0, m = lower / diagonal[i];
-    diagonal[i + 1] = 4.0 - m * upper;
-    for (int k = 0; k < count; ++k) row(c, i + 1)[k] = 6 * row(value, i)[k] - m * row(c, i)[k];
+/// Coefficients of the cubic B-spline that interpolates f at the knots of a segment, with the slopes of f at both ends. The value at knot i is
+/// (c_i + 4 c_{i+1} + c_{i+2}) / 6, the slope (c_{i+2} - c_i) / 2h: a tridiagonal system for c_1 .. c_{n+1}.
+void fit(const RadialFunctions& f, int pair, int count, int stride, const SplineTable::Segment& segment, double cutoff, double* c) {
+  const int n = segment.intervals;
+  const double h = segment.h;
+  std::vector<Dual<double>> at(stride);
+  std::vector<double> first_slope(count), last_slope(count), diagonal(n + 2);
+  const auto row = [&](int i) { return c + std::size_t(i) * stride; };
+  for (int i = 0; i <= n; ++i) {  // right-hand sides; row i + 1 belongs to knot i
+    const double r = segment.begin + i * h;
+    const bool end = r > cutoff - 1e-9;  // zero there, exactly
+    if (!end) f(pair, Dual<double>(std::max(r, smallest_r), 1.0), at.data());
+    for (int k = 0; k < count; ++k) row(i + 1)[k] = end ? 0.0 : 6 * at[k].v;
+    if (i == 0)
+      for (int k = 0; k < count; ++k) first_slope[k] = h * at[k].d;
+    if (i == n)
+      for (int k = 0; k < count; ++k) last_slope[k] = end ? 0.0 : h * at[k].d;
   }
-  for (int k = 0; k < count; ++k) row(c, n + 1)[k] /= diagonal[n + 1];
-  for (int i = n; i >= 1; --i)
-    for (int k = 0; k < count; ++k) row(c, i)[k] = (row(c, i)[k] - (i == 1 ? 2.0 : 1.0) * row(c, i + 1)[k]) / diagonal[i];
   for (int k = 0; k < count; ++k) {
-    row(c, 0)[k] = row(c, 2)[k] - 2 * slope[k];
-    row(c, n + 2)[k] = row(c, n)[k];
+    row(1)[k] += 2 * first_slope[k];
+    row(n + 1)[k] -= 2 * last_slope[k];
   }
-  return c;
+  diagonal[1] = 4.0;
+  for (int i = 1; i <= n; ++i) {
+    const double m = (i == n ? 2.0 : 1.0) / diagonal[i];
+    diagonal[i + 1] = 4.0 - m * (i == 1 ? 2.0 : 1.0);
+    for (int k = 0; k < count; ++k) row(i + 1)[k] -= m * row(i)[k];
+  }
+  for (int k = 0; k < count; ++k) row(n + 1)[k] /= diagonal[n + 1];
+  for (int i = n; i >= 1; --i)
+    for (int k = 0; k < count; ++k) row(i)[k] = (row(i)[k] - (i == 1 ? 2.0 : 1.0) * row(i + 1)[k]) / diagonal[i];
+  for (int k = 0; k < count; ++k) {
+    row(0)[k] = row(2)[k] - 2 * first_slope[k];
+    row(n + 2)[k] = row(n)[k] + 2 * last_slope[k];
+  }
 }
 
 }  // namespace
 
-SplineTable make_spline_table(const RadialFunctions& f, int count, int pairs, double cutoff, double tolerance) {
+SplineTable make_spline_table(const RadialFunctions& f, int count, int pairs, double cutoff, double kink, double tolerance) {
   SplineTable table;
   table.functions = padded(count);
   const int stride = table.functions;
+  std::vector<Dual<double>> exact(stride);
   for (int n = 128;; n *= 2) {
-    table.knots = n;
-    table.h = cutoff / n;
+    table.segments.clear();
+    if (kink > 0.0) {
+      const int inner = std::max(4, static_cast<int>(std::lround(n * kink / cutoff))), outer = std::max(4, n - inner);
+      table.segments = {{0.0, kink / inner, inner, 0}, {kink, (cutoff - kink) / outer, outer, inner + 3}};
+      table.rows = inner + outer + 6;
+    } else {
+      table.segments = {{0.0, cutoff / n, n, 0}};
+      table.rows = n + 3;
+    }
     table.coefficients.clear();
-    table.error = 0.0;
-    double largest = 0.0, error = 0.0;
-    std::vector<double> exact(stride, 0.0);
+    double largest = 0.0, error = 0.0, largest_slope = 0.0, slope_error = 0.0;
     for (int pair = 0; pair < pairs; ++pair) {
-      table.coefficients.push_back(fit(f, pair, count, stride, n, table.h));
-      const std::vector<double>& c = table.coefficients.back();
-      for (int i = 0; i < n; ++i)
-        for (const double t : {0.25, 0.5, 0.75}) {
-          const double r = (i + t) * table.h;
-          // Below 0.2 angstrom no model means anything; the spline is smooth there, but is not asked to follow steep functions.
-          if (r < 0.2) continue;
-          f(pair, r, exact.data());
-          double w[spline_taps], dw[spline_taps];
-          spline_weights(t, 1.0 / table.h, w, dw);
-          for (int k = 0; k < count; ++k) {
-            double sum = 0.0;
-            for (int tap = 0; tap < spline_taps; ++tap) sum += w[tap] * c[std::size_t(i + tap) * stride + k];
-            largest = std::max(largest, std::abs(exact[k]));
-            error = std::max(error, std::abs(sum - exact[k]));
+      table.coefficients.emplace_back(std::size_t(table.rows) * stride, 0.0);
+      std::vector<double>& c = table.coefficients.back();
+      for (const SplineTable::Segment& s : table.segments) {
+        fit(f, pair, count, stride, s, cutoff, &c[std::size_t(s.first) * stride]);
+        for (int i = 0; i < s.intervals; ++i)
+          for (const double t : {0.0, 0.25, 0.5, 0.75}) {
+            const double r = s.begin + (i + t) * s.h;
+            // Below half an angstrom no model means anything; the spline is smooth there, but is not asked to follow steep functions.
+            if (r < 0.5) continue;
+            f(pair, Dual<double>(r, 1.0), exact.data());
+            double w[spline_taps], dw[spline_taps];
+            spline_weights(t, 1.0 / s.h, w, dw);
+            for (int k = 0; k < count; ++k) {
+              double sum = 0.0, slope = 0.0;
+              for (int tap = 0; tap < spline_taps; ++tap) {
+                sum += w[tap] * c[std::size_t(s.first + i + tap) * stride + k];
+                slope += dw[tap] * c[std::size_t(s.first + i + tap) * stride + k];
+              }
+              largest = std::max(largest, std::abs(exact[k].v));
+              error = std::max(error, std::abs(sum - exact[k].v));
+              largest_slope = std::max(largest_slope, std::abs(exact[k].d));
+              slope_error = std::max(slope_error, std::abs(slope - exact[k].d));
+            }
           }
-        }
+      }
     }
     table.error = largest > 0.0 ? error / largest : 0.0;
-    if (table.error <= tolerance) return table;
+    if (error <= tolerance * largest && slope_error <= 4 * tolerance * largest_slope) return table;
     if (n >= 8192)
-      throw std::runtime_error("the radial functions cannot be tabulated: relative error " + std::to_string(table.error) + " with " + std::to_string(n) +
-                               " knots, wanted " + std::to_string(tolerance) + "; load the model with splines off");
+      throw std::runtime_error("model: its radial functions cannot be tabulated: relative error " + std::to_string(table.error) + " with " +
+                               std::to_string(n) + " knots, wanted " + std::to_string(tolerance) + "; load it with splines off");
   }
 }
 
@@ -86,8 +110,12 @@ ReducedFunctions reduce_functions(const RadialFunctions& phi, const Matrix& m, i
   using Dense = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   const int samples = std::max(64, 768 / pairs);
   Dense H = Dense::Zero(std::ptrdiff_t(samples) * pairs, m.in);
+  std::vector<Dual<double>> values(m.in);
   for (int pair = 0; pair < pairs; ++pair)
-    for (int s = 0; s < samples; ++s) phi(pair, 0.2 + (cutoff - 0.2) * s / samples, H.row(std::ptrdiff_t(pair) * samples + s).data());
+    for (int s = 0; s < samples; ++s) {
+      phi(pair, Dual<double>(0.2 + (cutoff - 0.2) * s / samples), values.data());
+      for (int i = 0; i < m.in; ++i) H(std::ptrdiff_t(pair) * samples + s, i) = values[i].v;
+    }
   const Eigen::Map<const Dense> M(m.weight.data(), m.in, m.out);
   const Eigen::MatrixXd R = H * M;
   // R = H M and (H L)(H L)^T = R R^T with L L^T = M M^T, so the left singular vectors of R come from a matrix with few columns.

@@ -6,12 +6,13 @@
 
 namespace adatom::gnn {
 
-/// Evaluates `count` radial functions of a pair of species at r (angstrom).
-using RadialFunctions = std::function<void(int pair, double r, double* values)>;
+/// Evaluates radial functions of a pair of species, and their derivatives, at r (angstrom).
+using RadialFunctions = std::function<void(int pair, Dual<double> r, Dual<double>* values)>;
 
-/// Tabulates functions that vanish at the cutoff. The number of knots is doubled until the largest error between knots is below `tolerance` of the
-/// largest value. Throws std::runtime_error if 8192 knots do not do.
-SplineTable make_spline_table(const RadialFunctions& f, int count, int pairs, double cutoff, double tolerance);
+/// Tabulates functions that vanish at the cutoff. `kink`: where their second derivative jumps, 0 for nowhere. The number of knots is doubled until
+/// the largest error between knots is below `tolerance` of the largest value, and four times that of the largest slope for slopes, which are what forces
+/// are made of. Throws std::runtime_error if 8192 knots do not do.
+SplineTable make_spline_table(const RadialFunctions& f, int count, int pairs, double cutoff, double kink, double tolerance);
 
 /// Few combinations psi = phi P of the radial functions phi that span R = phi M on (0, cutoff): R = psi M'.
 struct ReducedFunctions {

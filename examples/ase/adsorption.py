@@ -12,14 +12,14 @@ import numpy as np
 from ase import Atoms, units
 from ase.build import add_adsorbate, fcc111
 from ase.constraints import FixAtoms
-from ase.optimize import LBFGS
+from ase.optimize import BFGSLineSearch
 
 from adatom import AdatomCalculator, Potential
 
 
 def relaxed(atoms: Atoms, potential: Potential) -> Atoms:
     atoms.calc = AdatomCalculator(potential)
-    LBFGS(atoms, logfile=None).run(fmax=0.02, steps=200)
+    BFGSLineSearch(atoms, logfile=None).run(fmax=0.02, steps=200)
     return atoms
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from ase import Atoms
 from ase.build import add_adsorbate, fcc111
 from ase.constraints import FixAtoms
-from ase.optimize import LBFGS
+from ase.optimize import BFGSLineSearch
 from ase.visualize.plot import plot_atoms
 
 from adatom import AdatomCalculator
@@ -38,6 +38,8 @@ def surface() -> Atoms:
     add_adsorbate(slab, "Cu", 1.9, "fcc", offset=(1, 1))
     add_adsorbate(slab, Atoms("CO", positions=[[0, 0, 0], [0, 0, 1.15]]), 1.85, "ontop", offset=(3, 2))
     slab.set_constraint(FixAtoms(mask=slab.positions[:, 2] < slab.positions[:, 2].min() + 0.5))
+    slab.positions += 0.5 * (slab.cell[0] + slab.cell[1]) - 0.5 * (slab.positions[-1] + slab.positions[-3]) * (1, 1, 0)
+    slab.wrap(pbc=(True, True, False))  # adatom and CO stand around the middle, which looks better
     slab.pbc = True  # the vacuum keeps the images apart
     return slab
 
@@ -87,7 +89,7 @@ def main() -> int:
     atoms = surface()
     atoms.calc = AdatomCalculator(arguments.model)
     start = atoms.get_potential_energy()
-    LBFGS(atoms, logfile=None).run(fmax=0.05, steps=30)
+    BFGSLineSearch(atoms, logfile=None).run(fmax=0.05, steps=30)
     print(f"{atoms.get_chemical_formula()}: relaxed by {atoms.get_potential_energy() - start:.3f} eV")
     ase.io.write(folder / "slab.data", atoms, format="lammps-data", specorder=TYPES, masses=True)
 

@@ -217,11 +217,15 @@ class CpuEvaluator final : public Evaluator {
     const std::int64_t begin = g.first_edge[i], end = g.first_edge[i + 1];
     const double* xi = g.positions + 3 * std::size_t(i);
     const double limit = network_->cutoff * network_->cutoff;
-    const int species = network_->species();
-    int* edge = need(w.edge, end - begin);
-    int* group = need(w.group, species + 1);
+    // Edges of a node are ordered by the element of their sender (runs of the first layer), then roughly by distance, so that neighbours in the list read
+    // neighbouring rows of the spline tables.
+    const int species = network_->species(), bins = species <= 8 ? 64 : 1;
+    int* edge = need(w.edge, 2 * (end - begin));
+    int* bin = edge + (end - begin);
+    int* group = need(w.group, species * bins + 1);
     double* d = need(w.vectors, 3 * (end - begin));
-    std::fill(group, group + species + 1, 0);
+    std::fill(group, group + species * bins + 1, 0);
+    const double bins_per_area = bins / limit;
     int n = 0;
     if (!(xi[0] - xi[0] == 0.0 && xi[1] - xi[1] == 0.0 && xi[2] - xi[2] == 0.0)) {
       active_[i] = 0;
@@ -239,19 +243,20 @@ class CpuEvaluator final : public Evaluator {
         if (r2 < 1e-12) return active_[i] = 0, 2;
         edge[n] = static_cast<int>(e - begin);
         d[3 * n] = v[0], d[3 * n + 1] = v[1], d[3 * n + 2] = v[2];
-        ++group[g.species[g.sender[e]] + 1];
+        bin[n] = g.species[g.sender[e]] * bins + std::min(static_cast<int>(r2 * bins_per_area), bins - 1);
+        ++group[bin[n] + 1];
         ++n;
       } else if (!(r2 < std::numeric_limits<double>::max())) {
         return active_[i] = 0, 1;
       }
     }
     active_[i] = n;
-    for (int z = 0; z < species; ++z) group[z + 1] += group[z];
+    for (int b = 0; b < species * bins; ++b) group[b + 1] += group[b];
     Sum energy(0);
     for (int k = 0; k < n; ++k) {
       const std::int64_t e = begin + edge[k];
       const int j = g.sender[e], zj = g.species[j];
-      const std::int64_t to = begin + group[zj]++;
+      const std::int64_t to = begin + group[bin[k]]++;
       sender_[to] = j;
       slot_[to] = topology_.edge_slot[e];
       Sum v[3];
@@ -432,14 +437,18 @@ class CpuEvaluator final : public Evaluator {
   int pair_of(const Graph& g, int i, int j) const { return network_->pair(g.species[i], g.species[j]); }
 
   void spline_columns(const Graph& g, const PackedTable<T>& table, N r, const int* receiver, const int* sender, int lanes, N* column, int* knot) const {
-    N x = r * T(table.inverse_h);
+    N x = r;
+    Vec<T, W> inverse_h(T(0));
     for (int k = 0; k < lanes; ++k) {
-      const int at = std::clamp(static_cast<int>(value(lane_of(x, k))), 0, table.last_knot);
-      set_lane(x, k, lane_of(x, k) - T(at));
-      knot[k] = (at + static_cast<int>(pair_of(g, receiver[k], sender[k]) * table.pair_rows)) * 16;
+      const auto& segment = table.segments[table.segments.size() > 1 && value(lane_of(r, k)) >= T(table.segments[1].begin) ? 1 : 0];
+      const S u = (lane_of(r, k) - T(segment.begin)) * T(segment.inverse_h);
+      const int at = std::clamp(static_cast<int>(value(u)), 0, segment.last);
+      set_lane(x, k, u - T(at));
+      inverse_h.v[k] = T(segment.inverse_h);
+      knot[k] = (segment.first + at + static_cast<int>(pair_of(g, receiver[k], sender[k]) * table.pair_rows)) * 16;
     }
     N weights[spline_taps], slopes[spline_taps];
-    spline_weights(x, table.inverse_h, weights, slopes);
+    spline_weights(x, inverse_h, weights, slopes);
     for (int n = 0; n < spline_taps; ++n) column[record_weights + n] = weights[n], column[record_slopes + n] = slopes[n];
   }
 

@@ -36,26 +36,28 @@ struct PackedMap {
   bool empty() const { return parts.empty() && bias.empty(); }
 };
 
-/// A spline table in blocks of 16 functions, [pair][block][knot][16]. One knot of padding keeps blocks from falling onto the same cache sets.
+/// A spline table in blocks of 16 functions, [block][pair][row][16]. One row of padding keeps blocks from falling onto the same cache sets.
 template <class T>
 struct PackedTable {
+  struct Segment {
+    double begin, inverse_h;
+    int last, first;  ///< last interval; row of the first coefficient
+  };
   int functions = 0;
-  double inverse_h = 0.0;
-  int last_knot = 0;
-  std::ptrdiff_t block = 0;       ///< scalars between blocks
-  std::ptrdiff_t pair_rows = 0;   ///< knots between pairs: a pair's table is reached by an offset of the knot
+  std::vector<Segment> segments;
+  std::ptrdiff_t block = 0;      ///< scalars between blocks
+  std::ptrdiff_t pair_rows = 0;  ///< rows between pairs: a pair's table is reached by an offset of the knot
   std::vector<T> data;
 
   PackedTable() = default;
-  explicit PackedTable(const SplineTable& table) : functions(table.functions), inverse_h(1.0 / table.h), last_knot(table.knots - 1) {
-    const std::ptrdiff_t knots = table.knots + 3;
-    pair_rows = knots;
-    block = (knots * static_cast<std::ptrdiff_t>(table.coefficients.size()) + 1) * 16;
+  explicit PackedTable(const SplineTable& table) : functions(table.functions), pair_rows(table.rows) {
+    for (const SplineTable::Segment& s : table.segments) segments.push_back({s.begin, 1.0 / s.h, s.intervals - 1, s.first});
+    block = (pair_rows * static_cast<std::ptrdiff_t>(table.coefficients.size()) + 1) * 16;
     data.resize(static_cast<std::size_t>(block * (functions / 16)));
     for (std::size_t pair = 0; pair < table.coefficients.size(); ++pair)
-      for (std::ptrdiff_t i = 0; i < knots; ++i)
+      for (std::ptrdiff_t i = 0; i < pair_rows; ++i)
         for (int k = 0; k < functions; ++k)
-          data[(k / 16) * block + (pair * knots + i) * 16 + k % 16] = static_cast<T>(table.coefficients[pair][i * functions + k]);
+          data[(k / 16) * block + (pair * pair_rows + i) * 16 + k % 16] = static_cast<T>(table.coefficients[pair][i * functions + k]);
   }
 };
 

@@ -53,13 +53,29 @@ struct PairRepulsion {
   double c[4] = {0.1818, 0.5099, 0.2802, 0.02817};
 };
 
+// Written so that neither values nor derivatives overflow for any finite x.
+template <class N>
+ADATOM_INLINE N sigmoid(N x) { return 1.0 / (exp(-x) + 1.0); }
+template <class T>
+ADATOM_INLINE Dual<T> sigmoid(Dual<T> x) {
+  const T s = sigmoid(x.v);
+  return {s, x.d * (s * (T(1) - s))};
+}
+template <class N>
+ADATOM_INLINE N softplus(N x) {
+  const auto negative = less(value(x), 0.0);
+  return select(negative, N(0), x) + log(exp(select(negative, x, -x)) + 1.0);
+}
+template <class T>
+ADATOM_INLINE Dual<T> softplus(Dual<T> x) { return {softplus(x.v), x.d * sigmoid(x.v)}; }
+
 template <class N>
 ADATOM_INLINE N activate(Activation f, N x) {
   switch (f) {
-    case Activation::silu: return x / (N(1) + exp(-x));
+    case Activation::silu: return x * sigmoid(x);
     case Activation::tanh: return tanh(x);
-    case Activation::sigmoid: return N(1) / (N(1) + exp(-x));
-    case Activation::shifted_softplus: return log(N(1) + exp(x)) - 0.69314718055994530942;
+    case Activation::sigmoid: return sigmoid(x);
+    case Activation::shifted_softplus: return softplus(x) - 0.69314718055994530942;
     case Activation::abs: return select(less(value(x), 0.0), -x, x);
     case Activation::relu: return select(less(value(x), 0.0), N(0), x);
     case Activation::identity: break;
@@ -115,8 +131,9 @@ N radial_basis(const Radial& radial, N r, N radii, N* basis) {
         basis[i] = i == 0 ? x : i == 1 ? x * x * 2.0 - 1.0 : x * basis[i - 1] * 2.0 - basis[i - 2];
         break;
     }
-    if (radial.cutoff_on_basis) basis[i] = basis[i] * cut;
   }
+  if (radial.cutoff_on_basis)
+    for (int i = 0; i < n; ++i) basis[i] = basis[i] * cut;
   return radial.cutoff_on_basis ? N(1) : cut;
 }
 

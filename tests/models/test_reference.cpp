@@ -2,6 +2,7 @@
 // Energies, forces, stresses and per-atom virials of mace-torch and sevenn.
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <cstdio>
 
 #include "reference.hpp"
 
@@ -82,4 +83,32 @@ TEST_CASE("double, radial functions evaluated") {
 
 TEST_CASE("float, radial functions tabulated") {
   for (const ReferenceModel& m : reference_models()) compare(m, {}, {2e-6, 5e-5, 2e-6});
+}
+
+TEST_CASE("deviations of each model, printed", "[.][report]") {
+  for (const ReferenceModel& m : reference_models())
+    for (const auto& [head, cases] : m.heads) {
+      double worst[4][2] = {}, largest_force = 0.0;
+      for (int k = 0; k < 4; ++k) {
+        LoadOptions options;
+        options.head = head;
+        options.precision = k & 1 ? Precision::float64 : Precision::float32;
+        options.splines = k & 2;
+        Potential potential = Potential::load(m.file, options);
+        for (const ReferenceValues& r : cases) {
+          const Structure& s = reference_structures().at(r.structure);
+          const Result result = potential.evaluate(s);
+          Largest forces;
+          for (std::size_t i = 0; i < r.forces.size(); ++i)
+            for (int a = 0; a < 3; ++a) {
+              forces.add(result.forces[i][a], r.forces[i][a]);
+              largest_force = std::max(largest_force, std::abs(r.forces[i][a]));
+            }
+          worst[k][0] = std::max(worst[k][0], std::abs(result.energy - r.energy) / s.numbers.size());
+          worst[k][1] = std::max(worst[k][1], forces.value);
+        }
+      }
+      std::printf("%-22s %-10s largest force %7.2f | float %.1e %.1e | double %.1e %.1e | float, splines %.1e %.1e | double, splines %.1e %.1e\n", m.name.c_str(),
+                  head.c_str(), largest_force, worst[0][0], worst[0][1], worst[1][0], worst[1][1], worst[2][0], worst[2][1], worst[3][0], worst[3][1]);
+    }
 }

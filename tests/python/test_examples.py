@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import ase
 import ase.io
 import pytest
+
+import adatom
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -32,6 +36,18 @@ def test_quickstart(model_file, tmp_path):
 def test_ase_example(model_file, tmp_path):
     output = run(sys.executable, EXAMPLES / "ase" / "adsorption.py", model_file, cwd=tmp_path)
     assert "adsorption energy" in output and "cm^-1" in output and output.count("d = ") == 9
+
+
+def test_cpp_example_against_the_installed_package(model_file, tmp_path):
+    prefix = f"-DCMAKE_PREFIX_PATH={adatom.cmake_prefix()}"
+    run("cmake", "-S", EXAMPLES / "cpp", "-B", tmp_path / "build", prefix, cwd=tmp_path)
+    run("cmake", "--build", tmp_path / "build", cwd=tmp_path)
+    molecule = ase.Atoms("CO", [[0, 0, 0], [0, 0, 1.3]])
+    ase.io.write(tmp_path / "molecule.xyz", molecule, format="xyz")
+    output = run(tmp_path / "build" / "evaluate", model_file, tmp_path / "molecule.xyz", cwd=tmp_path)
+    energy = adatom.Potential.load(model_file).evaluate(molecule).energy
+    printed = [float(number) for number in re.findall(r"-?\d+\.\d+", output)]
+    assert min(abs(number - energy) for number in printed) < 1e-4, output
 
 
 def test_examples_without_a_test_of_their_own():

@@ -449,12 +449,12 @@ def check(directory=None, only=None):
                     # rounding of sums of terms as large as the largest force (virial: times a length of 10 A) or energy
                     size = max(1.0, np.abs(record["forces"]).max(initial=0) * (10 if key == "virial" else 1), np.abs(expected).max(initial=0))
                     deviation = np.abs(np.array(result[key]) - expected).max(initial=0) / size
-                    if not deviation < 1e-9:
+                    if not deviation < 1e-11:
                         raise SystemExit(f"{path.stem}, head {head}, {name}: {key} deviates by {deviation:.2e} (relative)")
                     worst = max(worst, deviation)
                 if "atom_virials" in record:
                     symmetric = (result["atom_virials"] + result["atom_virials"].transpose(0, 2, 1)) / 2
-                    if not np.abs(symmetric - record["atom_virials"]).max() < 1e-9 * max(1.0, np.abs(symmetric).max()):
+                    if not np.abs(symmetric - record["atom_virials"]).max() < 1e-11 * max(1.0, np.abs(symmetric).max()):
                         raise SystemExit(f"{path.stem}, {name}: atom_virials deviate")
             model.check_all_used()
         print(f"{path.stem:22s} largest relative deviation {worst:.1e}", flush=True)

@@ -83,7 +83,7 @@ def bench(
     table = Table(show_header=False, title=document["summary"], title_justify="left")
     for key, value in document.items():
         if key != "summary":
-            table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+            table.add_row(key, " to ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in (value if isinstance(value, list) else [value])))
     common.console().print(table)
 
 
