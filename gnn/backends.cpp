@@ -55,9 +55,9 @@ Backend load() {
       reasons += std::string("\n  ") + level.name + ": " + dlerror();
       continue;
     }
-    void *make = dlsym(handle, "adatom_cpu_evaluator"), *peak = dlsym(handle, "adatom_cpu_fma_peak");
-    if (make && peak) return {std::string("cpu-") + level.name, reinterpret_cast<MakeEvaluator>(make), reinterpret_cast<FmaPeak>(peak)};
-    reasons += "\n  " + file.string() + " is not a backend of this version";
+    void *make = dlsym(handle, "adatom_cpu_evaluator"), *peak = dlsym(handle, "adatom_cpu_fma_peak"), *interface = dlsym(handle, "adatom_cpu_interface");
+    if (make && peak && interface && std::string(reinterpret_cast<const char* (*)()>(interface)()) == ADATOM_INTERFACE_ID) return {std::string("cpu-") + level.name, reinterpret_cast<MakeEvaluator>(make), reinterpret_cast<FmaPeak>(peak)};
+    reasons += "\n  " + file.string() + " was compiled from other sources than the library that loads it";
   }
   if (wanted && reasons.empty()) reasons = std::string("\n  ADATOM_CPU is '") + wanted + "', expected v2, v3 or v4";
   throw std::runtime_error("no CPU backend can be loaded; reinstall adatom, or unset ADATOM_CPU if it is set." + reasons);

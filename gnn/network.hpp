@@ -75,7 +75,7 @@ struct ConvolutionPath {
   std::vector<CouplingTerm> coupling;
 };
 
-/// Radial functions f_c(r) tabulated as cubic B-splines on [0, cutoff]: one spline, or two that meet with equal value and slope where the second
+/// Radial functions f_c(r) tabulated as quintic B-splines on [0, cutoff]: one spline, or two that meet with equal value and slope where the second
 /// derivative of the functions jumps (as XPLOR's cutoff function makes it). For models whose radial functions depend on the pair of elements there is
 /// one table per pair.
 struct SplineTable {
@@ -83,7 +83,7 @@ struct SplineTable {
   struct Segment {
     double begin, h;  ///< angstrom
     int intervals;
-    int first;        ///< row of its first coefficient; it has intervals + 3
+    int first;        ///< row of its first coefficient; it has intervals + 5
   };
   std::vector<Segment> segments;
   int rows = 0;                                   ///< coefficients per function, over all segments

@@ -2,6 +2,8 @@
 #include "gnn/radial_table.hpp"
 
 #include <Eigen/Dense>
+#include <Eigen/SparseCore>
+#include <Eigen/SparseLU>
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
@@ -15,41 +17,55 @@ namespace {
 // Radial bases divide by r: the functions are continued to r = 0 by their value here.
 constexpr double smallest_r = 1e-5;
 
-/// Coefficients of the cubic B-spline that interpolates f at the knots of a segment, with the slopes of f at both ends. The value at knot i is
-/// (c_i + 4 c_{i+1} + c_{i+2}) / 6, the slope (c_{i+2} - c_i) / 2h: a tridiagonal system for c_1 .. c_{n+1}.
+/// Coefficients of the quintic B-spline that interpolates f at the knots of a segment, with the first and second derivatives of f at both ends:
+/// n + 5 equations for n + 5 coefficients, with five neighbouring coefficients in each.
 void fit(const RadialFunctions& f, int pair, int count, int stride, const SplineTable::Segment& segment, double cutoff, double* c) {
-  const int n = segment.intervals;
+  const int n = segment.intervals, unknowns = n + spline_taps - 1;
   const double h = segment.h;
+  const double value[5] = {1.0 / 120, 26.0 / 120, 66.0 / 120, 26.0 / 120, 1.0 / 120};
+  const double slope[5] = {-1.0 / 24, -10.0 / 24, 0.0, 10.0 / 24, 1.0 / 24}, curvature[5] = {1.0 / 6, 2.0 / 6, -1.0, 2.0 / 6, 1.0 / 6};
+  std::vector<Eigen::Triplet<double>> entries;
+  Eigen::MatrixXd right = Eigen::MatrixXd::Zero(unknowns, count);
+  const auto equation = [&](int row, int first, const double (&w)[5]) {
+    for (int k = 0; k < 5; ++k)
+      if (w[k] != 0.0) entries.emplace_back(row, first + k, w[k]);
+  };
   std::vector<Dual<double>> at(stride);
-  std::vector<double> first_slope(count), last_slope(count), diagonal(n + 2);
-  const auto row = [&](int i) { return c + std::size_t(i) * stride; };
-  for (int i = 0; i <= n; ++i) {  // right-hand sides; row i + 1 belongs to knot i
-    const double r = segment.begin + i * h;
-    const bool end = r > cutoff - 1e-9;  // zero there, exactly
-    if (!end) f(pair, Dual<double>(std::max(r, smallest_r), 1.0), at.data());
-    for (int k = 0; k < count; ++k) row(i + 1)[k] = end ? 0.0 : 6 * at[k].v;
-    if (i == 0)
-      for (int k = 0; k < count; ++k) first_slope[k] = h * at[k].d;
-    if (i == n)
-      for (int k = 0; k < count; ++k) last_slope[k] = end ? 0.0 : h * at[k].d;
+  const auto evaluate = [&](double r) { f(pair, Dual<double>(std::max(r, smallest_r), 1.0), at.data()); };
+  const double end = segment.begin + n * h;
+  const bool vanishes = end > cutoff - 1e-9;
+  for (int i = 0; i <= n; ++i) {
+    equation(i + 2, i, value);
+    if (i == n && vanishes) continue;  // zero there, exactly
+    evaluate(segment.begin + i * h);
+    for (int k = 0; k < count; ++k) right(i + 2, k) = at[k].v;
   }
-  for (int k = 0; k < count; ++k) {
-    row(1)[k] += 2 * first_slope[k];
-    row(n + 1)[k] -= 2 * last_slope[k];
-  }
-  diagonal[1] = 4.0;
-  for (int i = 1; i <= n; ++i) {
-    const double m = (i == n ? 2.0 : 1.0) / diagonal[i];
-    diagonal[i + 1] = 4.0 - m * (i == 1 ? 2.0 : 1.0);
-    for (int k = 0; k < count; ++k) row(i + 1)[k] -= m * row(i)[k];
-  }
-  for (int k = 0; k < count; ++k) row(n + 1)[k] /= diagonal[n + 1];
-  for (int i = n; i >= 1; --i)
-    for (int k = 0; k < count; ++k) row(i)[k] = (row(i)[k] - (i == 1 ? 2.0 : 1.0) * row(i + 1)[k]) / diagonal[i];
-  for (int k = 0; k < count; ++k) {
-    row(0)[k] = row(2)[k] - 2 * first_slope[k];
-    row(n + 2)[k] = row(n)[k] + 2 * last_slope[k];
-  }
+  // Slopes and curvatures at the ends, taken from inside the segment: at a kink the curvature jumps, and beyond the cutoff there is nothing.
+  const double e = 1e-4 * h;
+  const auto derivatives = [&](double r, double inward, int slope_row, int curvature_row) {
+    evaluate(r + inward * e);
+    std::vector<double> inner(count);
+    for (int k = 0; k < count; ++k) inner[k] = at[k].d;
+    evaluate(r + 2 * inward * e);
+    for (int k = 0; k < count; ++k) {
+      const double second = inward * (at[k].d - inner[k]) / e;
+      right(slope_row, k) = h * (inner[k] - inward * e * second);
+      right(curvature_row, k) = h * h * second;
+    }
+  };
+  equation(0, 0, curvature);
+  equation(1, 0, slope);
+  derivatives(std::max(segment.begin, smallest_r), 1.0, 1, 0);
+  equation(n + 3, n, slope);
+  equation(n + 4, n, curvature);
+  derivatives(end, -1.0, n + 3, n + 4);
+  if (vanishes) right.row(n + 3).setZero();
+  Eigen::SparseMatrix<double> matrix(unknowns, unknowns);
+  matrix.setFromTriplets(entries.begin(), entries.end());
+  const Eigen::SparseLU<Eigen::SparseMatrix<double>> solver(matrix);
+  const Eigen::MatrixXd solution = solver.solve(right);
+  for (int i = 0; i < unknowns; ++i)
+    for (int k = 0; k < count; ++k) c[std::size_t(i) * stride + k] = solution(i, k);
 }
 
 }  // namespace
@@ -59,15 +75,15 @@ SplineTable make_spline_table(const RadialFunctions& f, int count, int pairs, do
   table.functions = padded(count);
   const int stride = table.functions;
   std::vector<Dual<double>> exact(stride);
-  for (int n = 128;; n *= 2) {
+  for (int n = 32;; n *= 2) {
     table.segments.clear();
     if (kink > 0.0) {
       const int inner = std::max(4, static_cast<int>(std::lround(n * kink / cutoff))), outer = std::max(4, n - inner);
-      table.segments = {{0.0, kink / inner, inner, 0}, {kink, (cutoff - kink) / outer, outer, inner + 3}};
-      table.rows = inner + outer + 6;
+      table.segments = {{0.0, kink / inner, inner, 0}, {kink, (cutoff - kink) / outer, outer, inner + spline_taps - 1}};
+      table.rows = inner + outer + 2 * (spline_taps - 1);
     } else {
       table.segments = {{0.0, cutoff / n, n, 0}};
-      table.rows = n + 3;
+      table.rows = n + spline_taps - 1;
     }
     table.coefficients.clear();
     double largest = 0.0, error = 0.0, largest_slope = 0.0, slope_error = 0.0;

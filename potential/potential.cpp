@@ -80,7 +80,13 @@ struct Potential::Implementation {
   ModelInfo info;
   Precision precision = Precision::float32;
   int threads = 0;
-  std::array<int, max_atomic_number + 1> species_of{};  // -1: the model does not have it
+
+  // The network is assembled for the elements in use: tables per element or pair of elements then stay small, whatever the model knows. Structures bring
+  // their elements; callers with graphs of their own need species that never change, so for them it is all of the model's.
+  ModelFile file;
+  gnn::NetworkOptions network_options;                  // `keep`: indices into file.elements of the elements in use
+  std::array<int, max_atomic_number + 1> species_of{};  // of those; -1: not in use
+  std::array<int, max_atomic_number + 1> index_of{};    // into file.elements; -1: the model does not have it, or it was loaded without
   std::shared_ptr<const gnn::Network> network;
   std::unique_ptr<gnn::Evaluator> evaluator, dual_evaluator;  // the second is made when it is first needed
   double flops_per_step = 0.0;
@@ -102,7 +108,34 @@ struct Potential::Implementation {
     return revision;
   }
 
-  int find_species(int z) const { return z >= 1 && z <= max_atomic_number ? species_of[z] : -1; }
+  int find_index(int z) const { return z >= 1 && z <= max_atomic_number ? index_of[z] : -1; }
+
+  /// Assembles the network for the elements of `keep`.
+  void assemble(std::vector<int> keep) {
+    network_options.keep = std::move(keep);
+    network = gnn::build_network(file.architecture, file.tensors, network_options);
+    species_of.fill(-1);
+    for (std::size_t k = 0; k < network_options.keep.size(); ++k) species_of[file.elements[network_options.keep[k]]] = static_cast<int>(k);
+    evaluator = make_evaluator(false);
+    dual_evaluator.reset();
+    source = Source::none;  // species have other numbers now
+    ++revision;
+  }
+
+  /// Adds elements (indices into file.elements) to those in use.
+  void use(const std::vector<int>& indices) {
+    std::vector<int> keep = network_options.keep;
+    for (const int k : indices)
+      if (std::find(keep.begin(), keep.end(), k) == keep.end()) keep.push_back(k);
+    if (keep.size() == network_options.keep.size()) return;
+    std::sort(keep.begin(), keep.end());
+    assemble(std::move(keep));
+  }
+  void use_all() {
+    std::vector<int> all;
+    for (const int z : info.elements) all.push_back(index_of[z]);
+    use(all);
+  }
 
   [[noreturn]] void fail_unknown(int z, const std::string& whose) const {
     throw std::invalid_argument("the model has no element " + element_names({z}) + whose + "; it has " + element_names(info.elements) +
@@ -110,11 +143,14 @@ struct Potential::Implementation {
   }
 
   /// `where`: appended to the atom in messages.
-  void append_species(const Structure& structure, std::vector<int>& out, const std::string& where = "") const {
+  void use_elements(const Structure& structure, const std::string& where = "") {
+    std::vector<int> missing;
     for (std::size_t i = 0; i < structure.numbers.size(); ++i) {
-      out.push_back(find_species(structure.numbers[i]));
-      if (out.back() < 0) fail_unknown(structure.numbers[i], " (atom " + std::to_string(i) + where + ", counted from 0)");
+      const int z = structure.numbers[i], k = find_index(z);
+      if (k < 0) fail_unknown(z, " (atom " + std::to_string(i) + where + ", counted from 0)");
+      if (species_of[z] < 0) missing.push_back(k);
     }
+    if (!missing.empty()) use(missing);
   }
 
   std::unique_ptr<gnn::Evaluator> make_evaluator(bool dual) const {
@@ -134,8 +170,9 @@ struct Potential::Implementation {
 
   /// Updates the neighbour list; the graph is valid until the next call.
   Graph graph_of(const Structure& structure) {
+    use_elements(structure);
     species.clear();
-    append_species(structure, species);
+    for (const int z : structure.numbers) species.push_back(species_of[z]);
     list.update(structure, threads);
     Graph graph;
     graph.revision = revision_of(Source::structure, list.revision());
@@ -167,18 +204,20 @@ Potential Potential::load(const std::filesystem::path& path, const LoadOptions& 
   if (options.threads < 0)
     throw std::invalid_argument("number of threads is " + std::to_string(options.threads) + ": expected 0 (as OpenMP decides) or more");
 
-  const ModelFile file = read_model(path);
   auto made = std::make_unique<Implementation>();
+  made->file = read_model(path);
   made->precision = options.precision;
   made->threads = options.threads;
-  gnn::NetworkOptions network_options;
+  const ModelFile& file = made->file;
+  gnn::NetworkOptions& network_options = made->network_options;
+  std::vector<int> kept;
   try {
     network_options.elements = file.elements;
     network_options.heads = static_cast<int>(file.heads.size());
     network_options.head = find_head(file.heads, options.head);
-    network_options.keep = find_kept(file.elements, options.elements);
     network_options.splines = options.splines;
-    made->network = gnn::build_network(file.architecture, file.tensors, network_options);
+    kept = find_kept(file.elements, options.elements);
+    made->assemble(options.elements.empty() ? std::vector<int>{kept.front()} : kept);
     if (const double r_max = gnn::cutoff(*made->network); std::abs(r_max - file.cutoff) > 1e-9 * file.cutoff)
       throw std::runtime_error("its cutoff is " + std::to_string(file.cutoff) + " angstrom, but r_max of its architecture " + std::to_string(r_max) +
                                ": convert the model again");
@@ -190,9 +229,9 @@ Potential Potential::load(const std::filesystem::path& path, const LoadOptions& 
 
   ModelInfo& info = made->info;
   info.cutoff = file.cutoff;
-  made->species_of.fill(-1);
-  for (const int k : network_options.keep) {
-    made->species_of[file.elements[k]] = static_cast<int>(info.elements.size());
+  made->index_of.fill(-1);
+  for (const int k : kept) {
+    made->index_of[file.elements[k]] = k;
     info.elements.push_back(file.elements[k]);
   }
   info.heads = file.heads;
@@ -200,7 +239,6 @@ Potential Potential::load(const std::filesystem::path& path, const LoadOptions& 
   info.architecture_json = file.architecture;
   info.provenance_json = file.provenance;
   info.summary = gnn::summary(*made->network);
-  made->evaluator = made->make_evaluator(false);
   info.backend = gnn::cpu_backend_name();
   made->list = NeighborList(info.cutoff, skin);
   return Potential(std::move(made));
@@ -209,9 +247,9 @@ Potential Potential::load(const std::filesystem::path& path, const LoadOptions& 
 const ModelInfo& Potential::info() const { return implementation_->info; }
 
 int Potential::species(int atomic_number) const {
-  const int s = implementation_->find_species(atomic_number);
-  if (s < 0) implementation_->fail_unknown(atomic_number, "");
-  return s;
+  if (implementation_->find_index(atomic_number) < 0) implementation_->fail_unknown(atomic_number, "");
+  implementation_->use_all();
+  return implementation_->species_of[atomic_number];
 }
 
 Result Potential::evaluate(const Structure& structure, const Request& request) {
@@ -237,8 +275,10 @@ Result Potential::evaluate(const Structure& structure, const Request& request) {
 
 void Potential::Implementation::evaluate_batch(const std::vector<Structure>& structures, std::size_t begin, std::size_t end, const Request& request,
                                                std::vector<Result>& results) {
+  for (std::size_t k = begin; k < end; ++k) use_elements(structures[k], " of structure " + std::to_string(k));
   std::vector<int> batch_species;
-  for (std::size_t k = begin; k < end; ++k) append_species(structures[k], batch_species, " of structure " + std::to_string(k));
+  for (std::size_t k = begin; k < end; ++k)
+    for (const int z : structures[k].numbers) batch_species.push_back(species_of[z]);
   batch.assign(structures, begin, end, info.cutoff, threads);
   const std::size_t n = batch_species.size();
 
@@ -319,6 +359,7 @@ void Potential::evaluate(const Graph& graph, GraphResult& result, Halo* halo) {
                                 " ghosts: give a Halo that connects them with their owners");
   if (result.force_tangents && !graph.position_tangents)
     throw std::invalid_argument("GraphResult::force_tangents needs Graph::position_tangents: set it, or force_tangents to null");
+  implementation_->use_all();
   Graph own = graph;
   own.revision = implementation_->revision_of(Implementation::Source::caller, graph.revision);
   implementation_->run(own, result, halo);

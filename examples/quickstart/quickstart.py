@@ -80,7 +80,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--output", type=Path, default=Path("quickstart"))
-    parser.add_argument("--steps", type=int, default=1000, help="of 1 fs")
+    parser.add_argument("--steps", type=int, default=2000, help="of 1 fs")
     parser.add_argument("--temperature", type=float, default=300.0, help="kelvin")
     arguments = parser.parse_args()
     folder = arguments.output.resolve()

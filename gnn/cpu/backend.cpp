@@ -7,6 +7,9 @@
 
 using namespace adatom::gnn;
 
+/// The sources that this backend was compiled from; the core refuses any but its own.
+extern "C" __attribute__((visibility("default"))) const char* adatom_cpu_interface() { return ADATOM_INTERFACE_ID; }
+
 /// Returns an evaluator that the caller deletes. Throws std::exception.
 extern "C" __attribute__((visibility("default"))) Evaluator* adatom_cpu_evaluator(std::shared_ptr<const Network> network, Scalar scalar) {
   switch (scalar) {

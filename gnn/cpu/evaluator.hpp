@@ -812,12 +812,14 @@ class CpuEvaluator final : public Evaluator {
     S* adjoint = post + r.hidden;
     // First layer: sums over channels.
     const std::size_t first = r.rows.size();
+    Sum energy(0);
     for (std::size_t o = 0; o < first; ++o) {
-      N sum[1] = {N(T(0))};
-      for (int c = 0; c < r.channels; c += W) sum[0] = sum[0] + L::load(h + r.in + c) * L::load(&r.rows[o][c]);
-      S total[1];
-      sum_over_lanes(sum, total);
-      pre[o] = total[0] + r.bias[o];
+      // In double, with weights in double: the energy of an atom is a small sum of large terms.
+      Sum sum[8] = {};
+      for (int c = 0; c < r.channels; c += 8)
+        for (int k = 0; k < 8; ++k) sum[k] = sum[k] + widen(h[r.in + c + k]) * r.exact_rows[o][c + k];
+      energy = ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7])) + r.exact_bias[o];
+      pre[o] = to_scalar(energy);
     }
     std::size_t at = 0;
     for (const PackedMlpLayer<T>& l : r.layers) {  // the others: few scalars
@@ -829,7 +831,7 @@ class CpuEvaluator final : public Evaluator {
       }
       at += l.in;
     }
-    energies_[node] = energies_[node] + widen(pre[at]);
+    energies_[node] = energies_[node] + (r.layers.empty() ? energy : widen(pre[at]));
     if (!want_forces_) return;
     adjoint[at] = S(static_cast<T>(scale));
     for (std::size_t n = r.layers.size(); n-- > 0;) {

@@ -99,7 +99,8 @@ struct PackedReadout {
   std::size_t hidden = 0;  ///< outputs of all layers
   Activation activation = Activation::silu;
   std::vector<std::vector<T>> rows;
-  std::vector<T> bias;
+  std::vector<std::vector<double>> exact_rows;  ///< the same, for the forward pass
+  std::vector<double> exact_bias;
   std::vector<PackedMlpLayer<T>> layers;
 
   PackedReadout() = default;
@@ -107,8 +108,12 @@ struct PackedReadout {
     const MlpLayer& first = r.layers[0];
     for (int o = 0; o < first.out; ++o) {
       rows.emplace_back(channels);
-      for (int i = 0; i < channels; ++i) rows.back()[i] = static_cast<T>(first.weight[std::size_t(i) * first.out + o]);
-      bias.push_back(first.bias.empty() ? T(0) : static_cast<T>(first.bias[o]));
+      exact_rows.emplace_back(channels);
+      for (int i = 0; i < channels; ++i) {
+        exact_rows.back()[i] = first.weight[std::size_t(i) * first.out + o];
+        rows.back()[i] = static_cast<T>(exact_rows.back()[i]);
+      }
+      exact_bias.push_back(first.bias.empty() ? 0.0 : first.bias[o]);
     }
     for (const MlpLayer& l : r.layers) hidden += l.out;
     for (std::size_t n = 1; n < r.layers.size(); ++n) {

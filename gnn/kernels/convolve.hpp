@@ -44,7 +44,7 @@ struct SplineRows {
   ADATOM_INLINE typename L::Number value(const S* record, int knot, int, int c) const {
     const T* row = table + (c / 16) * block + knot + c % 16;
     typename L::Number sum = L::load(row) * record[record_weights];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int n = 1; n < spline_taps; ++n) sum = fma(sum, L::load(row + 16 * n), record[record_weights + n]);
     return sum;
   }
@@ -54,7 +54,7 @@ struct SplineRows {
     const auto first = L::load(row);
     value = first * record[record_weights];
     slope = first * record[record_slopes];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int n = 1; n < spline_taps; ++n) {
       const auto x = L::load(row + 16 * n);
       value = fma(value, x, record[record_weights + n]);

@@ -137,15 +137,15 @@ TEST_CASE("spherical harmonics are orthogonal over the sphere") {
 
 TEST_CASE("spline weights sum to one, reproduce lines, and their slopes are their derivatives") {
   for (const double t : {0.0, 0.3, 0.99}) {
-    double w[4], dw[4], wp[4], wm[4], unused[4];
+    double w[spline_taps], dw[spline_taps], wp[spline_taps], wm[spline_taps], unused[spline_taps];
     const double inverse_h = 4.0, e = 1e-6;
     spline_weights(t, inverse_h, w, dw);
     spline_weights(t + e, inverse_h, wp, unused);
     spline_weights(t - e, inverse_h, wm, unused);
     double sum = 0.0, first = 0.0;
-    for (int n = 0; n < 4; ++n) {
+    for (int n = 0; n < spline_taps; ++n) {
       sum += w[n];
-      first += w[n] * (n - 1);
+      first += w[n] * (n - 2);
       CHECK(dw[n] == Approx((wp[n] - wm[n]) / (2 * e) * inverse_h).epsilon(1e-8).margin(1e-8));
     }
     CHECK(sum == Approx(1.0).epsilon(1e-14));
@@ -202,8 +202,8 @@ TEMPLATE_TEST_CASE_SIG("convolution of a path", "", ((int L1, int L3, int W), L1
   const TestTile t;
   constexpr int n1 = 2 * L1 + 1, n3 = 2 * L3 + 1, c = TestTile::channels;
   const int record_size = 2 * spline_taps + n1 * n3, adjoint_size = n1 * n3 + 1, h_size = n1 * c, A_size = n3 * c;
-  const Vector table = random_vector(2 * (16 * 7), 5);
-  const SplineRows<double> rows{table.data(), 16 * 7};
+  const Vector table = random_vector(2 * (16 * 9), 5);
+  const SplineRows<double> rows{table.data(), 16 * 9};
   const std::size_t n_record = std::size_t(t.edges) * record_size, n_h = std::size_t(t.nodes) * h_size;
 
   const auto forward = [&](auto scalar, const auto& x) {
@@ -257,8 +257,8 @@ TEMPLATE_TEST_CASE_SIG("convolution of the first layer", "", ((int LMAX, int W),
   const TestTile t;
   constexpr int lms = (LMAX + 1) * (LMAX + 1), functions = 16;
   const int record_size = 2 * spline_taps + lms, adjoint_size = lms + 1;
-  const Vector table = random_vector(16 * 7, 15);
-  const SplineRows<double> rows{table.data(), 16 * 7};
+  const Vector table = random_vector(16 * 9, 15);
+  const SplineRows<double> rows{table.data(), 16 * 9};
   const EdgeRuns runs{4, t.runs.data()};
   const std::size_t n_record = std::size_t(t.edges) * record_size;
   const auto forward = [&](auto scalar, const auto& x) {
