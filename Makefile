@@ -17,7 +17,7 @@ IMPORT_BIN := .venv-import/bin
 MODEL := build/models/sevennet-0-cu-c-o.safetensors
 
 SOURCES := $(shell find CMakeLists.txt pyproject.toml cmake gnn potential lammps_plugin python \
-             tests/CMakeLists.txt tests/gnn tests/potential -type f ! -path '*/__pycache__/*' 2>/dev/null)
+             tests/CMakeLists.txt tests/gnn tests/models tests/potential -type f ! -path '*/__pycache__/*' 2>/dev/null)
 
 test: build/.installed
 	$(BIN)/python tests/run.py --build $(BUILD)

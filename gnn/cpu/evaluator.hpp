@@ -95,6 +95,7 @@ class CpuEvaluator final : public Evaluator {
     std::vector<S*> y;
     std::vector<int> edge, group;  ///< of form_edges
     std::vector<double> vectors;
+    std::vector<Sum> hidden;       ///< of readouts
     double* virial = nullptr;      ///< [9] of the chunk in work
 
     std::size_t bytes() const {
@@ -807,37 +808,34 @@ class CpuEvaluator final : public Evaluator {
 
   /// Adds to the node's energy, and scale * dE/dh to g.
   void readout(const PackedReadout<T>& r, const S* h, S* g, double scale, int node, Workspace& w) {
-    S* pre = need(w.readout, 3 * r.hidden);  // inputs of the activations, then their outputs, then adjoints
-    S* post = pre + r.hidden;
-    S* adjoint = post + r.hidden;
-    // First layer: sums over channels.
+    // In double, with weights in double: the energy of an atom is a small sum of large terms.
+    Sum* pre = need(w.hidden, 3 * r.hidden);  // inputs of the activations, then their outputs, then adjoints
+    Sum* post = pre + r.hidden;
+    Sum* adjoint = post + r.hidden;
     const std::size_t first = r.rows.size();
-    Sum energy(0);
     for (std::size_t o = 0; o < first; ++o) {
-      // In double, with weights in double: the energy of an atom is a small sum of large terms.
       Sum sum[8] = {};
       for (int c = 0; c < r.channels; c += 8)
         for (int k = 0; k < 8; ++k) sum[k] = sum[k] + widen(h[r.in + c + k]) * r.exact_rows[o][c + k];
-      energy = ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7])) + r.exact_bias[o];
-      pre[o] = to_scalar(energy);
+      pre[o] = ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7])) + r.bias[o];
     }
     std::size_t at = 0;
-    for (const PackedMlpLayer<T>& l : r.layers) {  // the others: few scalars
+    for (const ReadoutLayer& l : r.layers) {  // the others: few scalars
       for (int i = 0; i < l.in; ++i) post[at + i] = activate(r.activation, pre[at + i]);
       for (int o = 0; o < l.out; ++o) {
-        S sum(l.bias.empty() ? T(0) : l.bias[o]);
+        Sum sum(l.bias.empty() ? 0.0 : l.bias[o]);
         for (int i = 0; i < l.in; ++i) sum = sum + post[at + i] * l.weight[std::size_t(i) * l.out + o];
         pre[at + l.in + o] = sum;
       }
       at += l.in;
     }
-    energies_[node] = energies_[node] + (r.layers.empty() ? energy : widen(pre[at]));
+    energies_[node] = energies_[node] + pre[at];
     if (!want_forces_) return;
-    adjoint[at] = S(static_cast<T>(scale));
+    adjoint[at] = Sum(scale);
     for (std::size_t n = r.layers.size(); n-- > 0;) {
-      const PackedMlpLayer<T>& l = r.layers[n];
+      const ReadoutLayer& l = r.layers[n];
       for (int i = 0; i < l.in; ++i) {
-        S sum(T(0)), y, slope;
+        Sum sum(0), y, slope;
         for (int o = 0; o < l.out; ++o) sum = sum + adjoint[at + o] * l.weight[std::size_t(i) * l.out + o];
         activate_with_slope(r.activation, pre[at - l.in + i], y, slope);
         adjoint[at - l.in + i] = sum * slope;
@@ -846,7 +844,7 @@ class CpuEvaluator final : public Evaluator {
     }
     for (int c = 0; c < r.channels; c += W) {
       N sum = L::load(g + r.in + c);
-      for (std::size_t o = 0; o < first; ++o) sum = sum + L::load(&r.rows[o][c]) * adjoint[o];
+      for (std::size_t o = 0; o < first; ++o) sum = sum + L::load(&r.rows[o][c]) * to_scalar(adjoint[o]);
       L::store(g + r.in + c, sum);
     }
   }

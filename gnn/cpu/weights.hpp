@@ -86,10 +86,9 @@ struct PackedComponent {
   PackedRows<T> value, gradient;
 };
 
-template <class T>
-struct PackedMlpLayer {
+struct ReadoutLayer {
   int in, out;
-  std::vector<T> weight, bias;
+  std::vector<double> weight, bias;
 };
 
 /// A readout: its first layer as one row of channels per output, then the small layers.
@@ -98,10 +97,10 @@ struct PackedReadout {
   int in = 0, channels = 0;
   std::size_t hidden = 0;  ///< outputs of all layers
   Activation activation = Activation::silu;
-  std::vector<std::vector<T>> rows;
+  std::vector<std::vector<T>> rows;             ///< for the reverse pass
   std::vector<std::vector<double>> exact_rows;  ///< the same, for the forward pass
-  std::vector<double> exact_bias;
-  std::vector<PackedMlpLayer<T>> layers;
+  std::vector<double> bias;
+  std::vector<ReadoutLayer> layers;
 
   PackedReadout() = default;
   explicit PackedReadout(const Readout& r) : in(r.in), channels(r.layers[0].in), activation(r.activation) {
@@ -113,13 +112,10 @@ struct PackedReadout {
         exact_rows.back()[i] = first.weight[std::size_t(i) * first.out + o];
         rows.back()[i] = static_cast<T>(exact_rows.back()[i]);
       }
-      exact_bias.push_back(first.bias.empty() ? 0.0 : first.bias[o]);
+      bias.push_back(first.bias.empty() ? 0.0 : first.bias[o]);
     }
     for (const MlpLayer& l : r.layers) hidden += l.out;
-    for (std::size_t n = 1; n < r.layers.size(); ++n) {
-      const MlpLayer& l = r.layers[n];
-      layers.push_back({l.in, l.out, {l.weight.begin(), l.weight.end()}, {l.bias.begin(), l.bias.end()}});
-    }
+    for (std::size_t n = 1; n < r.layers.size(); ++n) layers.push_back({r.layers[n].in, r.layers[n].out, r.layers[n].weight, r.layers[n].bias});
   }
 };
 

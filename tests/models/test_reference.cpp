@@ -46,13 +46,13 @@ void compare(const ReferenceModel& model, const LoadOptions& base, const Toleran
         energies.add(result.energies[i], r.energies[i]);
         for (int a = 0; a < 3; ++a) forces.add(result.forces[i][a], r.forces[i][a]);
       }
-      // Tolerances are for forces of order 1 eV/angstrom and energies of a few eV per atom. Single precision is relative: where a random model gives
-      // more (close contacts, 100 eV per atom), float is held to the same number of digits. Double is not relaxed.
+      // The tolerances of float belong to forces of 1 eV/angstrom and energies of 1 eV per atom: single precision is relative, so where a random model
+      // gives more it is held to the same number of digits. Double is not relaxed.
       double force_scale = 1.0, energy_scale = 1.0;
       if (base.precision == Precision::float32) {
         for (const Vector3& f : r.forces)
-          for (const double x : f) force_scale = std::max(force_scale, std::abs(x) / 5.0);
-        for (const double e : r.energies) energy_scale = std::max(energy_scale, std::abs(e) / 5.0);
+          for (const double x : f) force_scale = std::max(force_scale, std::abs(x));
+        for (const double e : r.energies) energy_scale = std::max(energy_scale, std::abs(e));
       }
       // A stress where there is a volume; the virial of a molecule is held to a volume of 10 angstrom^3 per atom.
       const double v = s.pbc[0] && s.pbc[1] && s.pbc[2] ? volume(s.cell) : 10.0 * n;
