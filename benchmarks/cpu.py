@@ -3,7 +3,7 @@
 
     python benchmarks/cpu.py MODELS [--python mace=PATH --python sevenn=PATH] [--threads 1 2] [--rounds 5] [-o benchmarks/results/FILE.md]
 
-MODELS is a folder with what `tests/reference/make_models.py big MODELS` and `adatom import` write: NAME.safetensors and, for mace, NAME.model beside it.
+MODELS is a folder with what `tests/reference/make_models.py mace_128 MODELS` and `adatom import` write: NAME.safetensors and, for mace, NAME.model beside it.
 A peer that cannot be imported is left out, and the table says so. Every (engine, threads) is one process; they take turns, one step each per round, so
 that a machine whose speed drifts is the same for all. Peers run with the allocator tuned (see TUNED), as their users would after reading the manual.
 Each step moves the atoms by a little, as molecular dynamics does, and asks for energy and forces.
@@ -83,9 +83,10 @@ def worker(engine: str, model: str, threads: int, repeat: int) -> None:
         assert np.isfinite(forces).all()
         report = {"seconds": tock - tick, "peak_bytes": 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)}
         if engine == "adatom":
-            counters = atoms.calc.potential.counters()
-            report["flops"] = counters["flops_per_step"]
-            report["workspace_bytes"] = counters["workspace_bytes"]
+            counters = atoms.calc.potential.counters
+            report["flops"] = counters.flops_per_step
+            report["workspace_bytes"] = counters.workspace_bytes
+            report["backend"] = atoms.calc.potential.backend
         print(json.dumps(report), flush=True)
 
 
@@ -148,15 +149,16 @@ def main() -> None:
     interpreters.update(p.split("=", 1) for p in arguments.python)
 
     import adatom
+    from adatom.cli.bench import fma_share
 
     atoms = len(copper(arguments.repeat))
     lines = [
         f"# Engine and peers on the CPU, {datetime.date.today().isoformat()}",
         "",
-        f"{machine()}; adatom {adatom.__version__}, backend {adatom.cpu_backend()}; {atoms} atoms of fcc Cu, a = 3.61 angstrom, float32; medians of"
+        f"{machine()}; adatom {adatom.__version__}, {atoms} atoms of fcc Cu, a = 3.61 angstrom, float32; medians of"
         f" {arguments.rounds} rounds in which all processes take turns. Microseconds per atom and step.",
         "",
-        "| model | threads | adatom | peer | peer / adatom | GFLOP per step | share of FMA peak | workspace, KiB per atom | peer's peak memory, KiB per atom |",
+        "| model | threads | adatom (backend) | peer | peer / adatom | GFLOP per step | share of FMA peak | workspace, KiB per atom | peer's peak memory, KiB per atom |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, file, peer in CASES:
@@ -165,17 +167,19 @@ def main() -> None:
             engine = Process(interpreters["adatom"], "adatom", model, threads, arguments.repeat)
             other = Process(interpreters[peer], peer, model, threads, arguments.repeat)
             peaks = []
+            if engine.error:
+                raise SystemExit(f"{name}: {engine.error}")
             for _ in range(arguments.rounds):
                 for _ in range(4):  # the engine's steps are short: several of them to one of the peer
                     engine.step()
-                peaks.append(adatom.fma_peak(threads=threads))
+                peaks.append(1e9 * fma_share(engine.reports[-1]["backend"], "float32", threads, 0.0)["fma_peak_gflops"])
                 other.step()
             engine.close()
             other.close()
             if engine.error:
                 raise SystemExit(f"{name}: {engine.error}")
             ours = engine.median()
-            row = [name, str(threads), f"{1e6 * ours / atoms:.1f}"]
+            row = [name, str(threads), f"{1e6 * ours / atoms:.1f} ({engine.reports[-1]['backend']})"]
             if other.error:
                 row += [f"{peer}: not measured ({other.error[:60]})", ""]
             else:
