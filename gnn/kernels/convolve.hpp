@@ -48,17 +48,18 @@ struct SplineRows {
     for (int n = 1; n < spline_taps; ++n) sum = fma(sum, L::load(row + 16 * n), record[record_weights + n]);
     return sum;
   }
-  template <class L, class S>
-  ADATOM_INLINE void value_and_slope(const S* record, int knot, int, int c, typename L::Number& value, typename L::Number& slope) const {
+  /// `weights`: spline weights, then slopes, as lanes.
+  template <class L>
+  ADATOM_INLINE void value_and_slope(const typename L::Number* weights, int knot, int, int c, typename L::Number& value, typename L::Number& slope) const {
     const T* row = table + (c / 16) * block + knot + c % 16;
     const auto first = L::load(row);
-    value = first * record[record_weights];
-    slope = first * record[record_slopes];
+    value = first * weights[record_weights];
+    slope = first * weights[record_slopes];
 #pragma GCC unroll 8
     for (int n = 1; n < spline_taps; ++n) {
       const auto x = L::load(row + 16 * n);
-      value = fma(value, x, record[record_weights + n]);
-      slope = fma(slope, x, record[record_slopes + n]);
+      value = fma(value, x, weights[record_weights + n]);
+      slope = fma(slope, x, weights[record_slopes + n]);
     }
   }
 };
@@ -73,8 +74,8 @@ struct StoredRows {
   ADATOM_INLINE typename L::Number value(const R*, int, int edge, int c) const {
     return L::load(values + edge * stride + c);
   }
-  template <class L, class R>
-  ADATOM_INLINE void value_and_slope(const R*, int, int edge, int c, typename L::Number& value, typename L::Number& slope) const {
+  template <class L>
+  ADATOM_INLINE void value_and_slope(const typename L::Number*, int, int edge, int c, typename L::Number& value, typename L::Number& slope) const {
     value = L::load(values + edge * stride + c);
     slope = L::load(slopes + edge * stride + c);
   }
@@ -149,19 +150,25 @@ void convolve_reverse(const EdgeTile<S>& tile, const PathRows<S>& path, const Ro
       const S* h = path.h + tile.sender[e] * path.h_stride;
       S* gh = path.gh + tile.slot[e] * path.gh_stride;
       const int knot = tile.knot[e];
+      // Uniform numbers are broadcast once per edge: the stores to gh keep the compiler from seeing that they stay the same.
+      N weights[2 * spline_taps], z[n1 * n3];
+#pragma GCC unroll 16
+      for (int n = 0; n < 2 * spline_taps; ++n) weights[n] = L::uniform(record[n]);
+#pragma GCC unroll 64
+      for (int n = 0; n < n1 * n3; ++n) z[n] = L::uniform(Z[n]);
       N sum[n1 * n3 + 1];  // dE/dZ, dE/dr
       for (N& s : sum) s = N(Base<S>(0));
       for (int c = 0; c < path.channels; c += W) {
         N R, slope, g[n3];
-        radial.template value_and_slope<L>(record, knot, e, c, R, slope);
+        radial.template value_and_slope<L>(weights, knot, e, c, R, slope);
 #pragma GCC unroll 8
         for (int m = 0; m < n3; ++m) g[m] = L::load(G + m * path.A_row + c);
         N gR(Base<S>(0));
 #pragma GCC unroll 8
         for (int m1 = 0; m1 < n1; ++m1) {
-          N t = g[0] * Z[m1 * n3];
+          N t = g[0] * z[m1 * n3];
 #pragma GCC unroll 8
-          for (int m = 1; m < n3; ++m) t = fma(t, g[m], Z[m1 * n3 + m]);
+          for (int m = 1; m < n3; ++m) t = fma(t, g[m], z[m1 * n3 + m]);
           const N x = L::load(h + m1 * path.h_row + c);
           S* to = gh + m1 * path.h_row + c;
           L::store(to, fma(L::load(to), R, t));

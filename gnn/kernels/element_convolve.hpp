@@ -53,11 +53,12 @@ void element_convolve_reverse(const EdgeTile<S>& tile, const EdgeRuns& runs, con
       for (int lm = 0; lm < row; ++lm) transposed[c * row + lm] = lm < lms ? g[lm * functions + c] : S(Base<S>(0));
     for (int e = runs.first[run]; e < runs.first[run + 1]; ++e) {
       const S* record = tile.record + std::ptrdiff_t(e) * tile.record_size;
-      N sum_r[1] = {N(Base<S>(0))}, sum_Y[vectors];
+      N weights[2 * spline_taps], sum_r[1] = {N(Base<S>(0))}, sum_Y[vectors];
+      for (int n = 0; n < 2 * spline_taps; ++n) weights[n] = L::uniform(record[n]);
       for (N& s : sum_Y) s = N(Base<S>(0));
       for (int c = 0; c < functions; c += W) {
         N f, slope, g_phi(Base<S>(0));
-        radial.template value_and_slope<L>(record, tile.knot[e], e, c, f, slope);
+        radial.template value_and_slope<L>(weights, tile.knot[e], e, c, f, slope);
         L::store(phi + c, f);
 #pragma GCC unroll 16
         for (int lm = 0; lm < lms; ++lm) g_phi = fma(g_phi, L::load(g + lm * functions + c), record[record_Y + lm]);

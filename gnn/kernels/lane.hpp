@@ -285,6 +285,7 @@ struct Lane {
   using native = typename Number::native;
   using unaligned = typename NativeVector<T, W>::unaligned;
 
+  static ADATOM_INLINE Number uniform(T x) { return Number(x); }  ///< the same in all channels
   static ADATOM_INLINE Number load(const T* p) { return Number(native(*reinterpret_cast<const unaligned*>(p))); }
   static ADATOM_INLINE void store(T* p, Number x) { *reinterpret_cast<unaligned*>(p) = x.v; }
 };
@@ -301,6 +302,7 @@ struct Lane<Dual<T_>, W> {
   using unaligned = typename NativeVector<T, W>::unaligned;
   using Indices = std::make_integer_sequence<int, W>;
 
+  static ADATOM_INLINE Number uniform(Scalar x) { return {Half(x.v), Half(x.d)}; }
   static ADATOM_INLINE Number load(const Scalar* p) {
     const native a = *reinterpret_cast<const unaligned*>(&p[0].v), b = *reinterpret_cast<const unaligned*>(&p[W / 2].v);
     return {Half(detail::take_even(a, b, Indices{})), Half(detail::take_odd(a, b, Indices{}))};
