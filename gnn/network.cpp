@@ -438,7 +438,7 @@ class Builder {
     }
 
     if (first) {
-      build_element_linear(layer, in, conv, linear, path_specs, path_start, mid);
+      build_element_linear(layer, in, conv, linear, path_specs, path_start);
       layer.linear.bias = linear.bias;
       layer.linear.bias_offset = linear.bias_offset;
     } else {
@@ -502,7 +502,7 @@ class Builder {
   /// First layer: the sender's features u_z are constants, so radial matrix, u_z and the linear map of the message are one matrix per pair of elements.
   template <class PathSpecs>
   void build_element_linear(Layer& layer, const Channels& in, const Channels& conv, const LinearMap& linear, const PathSpecs& specs,
-                            const std::vector<int>& path_start, const Channels& mid) {
+                            const std::vector<int>& path_start) {
     Matrix functions = layer.radial_matrix;  // [c][columns]
     if (network_.splines) {
       reduced_ = reduce_functions(hidden_functions(layer), layer.radial_matrix, network_.pairs(), network_.cutoff, 1e-7);
@@ -546,7 +546,6 @@ class Builder {
         }
         layer.element_linear[zi].push_back(std::move(map));
       }
-    (void)mid;
   }
   // In the first layer all entries of irreps_conv are scalars, one block of the layout.
   static int entry_offset(int entry, const Channels& conv) { return conv.layout.blocks[0].offset + conv.entries[0][entry]; }
