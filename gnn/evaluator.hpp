@@ -25,6 +25,7 @@ struct NetworkOptions {
   int head = 0;               ///< the head that is evaluated
   std::vector<int> keep;      ///< indices into `elements` that are kept, in this order; species of a graph index this list
   bool splines = true;        ///< tabulate radial functions
+  int knots = 0;              ///< of networks for training: intervals of the tables, 0 for as many as the first weights need
 };
 
 enum class Scalar { float32, float64, dual32, dual64 };
@@ -34,12 +35,33 @@ struct EvaluatorCounters {
   std::size_t workspace_bytes = 0;
 };
 
+/// Gradients with respect to the arrays of a network, [id][entry].
+using ArrayGradients = std::vector<std::vector<double>>;
+
+/// What a loss says about the results of a graph: its derivatives, from which the weights' gradient follows.
+struct LossGradient {
+  const double* energies = nullptr;  ///< [n_receivers] dL/dE_i of the atom's energy
+  const double* forces = nullptr;    ///< [n_nodes][3] dL/dF
+  const double* strains = nullptr;   ///< null, or [structures][9] dL/d(dE/d(strain)), that is (1/V) dL/d(stress)
+  const int* structure = nullptr;    ///< [n_nodes] index into `strains`
+};
+
 /// Runs one network on graphs. Not thread safe; parallel inside.
 class Evaluator {
  public:
   virtual ~Evaluator() = default;
   /// With the dual scalars `graph.position_tangents` must be set, and `result.force_tangents` is computed.
   virtual void evaluate(const Graph& graph, GraphResult& result, Halo* halo) = 0;
+
+  /// dL/d(array) for a loss of the energies, forces and strain derivatives of the graph, all terms together, by one pass in dual arithmetic (arXiv
+  /// 2206.07697 trains by two nested reverse passes instead): positions move along -dL/dF and dL/ds, the adjoint of each energy is 1 + e dL/dE; then the
+  /// tangent of the adjoint of an array is the gradient. Bitwise the same for any number of threads. For dual scalars and networks assembled for training;
+  /// throws std::logic_error for others.
+  virtual void weight_gradient(const Graph& graph, const LossGradient& loss, ArrayGradients& gradient) = 0;
+
+  /// To be called when the network's weights have changed.
+  virtual void refresh() = 0;
+
   virtual EvaluatorCounters counters() const = 0;
   virtual void set_threads(int threads) = 0;  ///< 0: as OpenMP decides
 };

@@ -9,7 +9,9 @@
 #include <set>
 #include <stdexcept>
 
+#include "gnn/build.hpp"
 #include "gnn/coupling.hpp"
+#include "gnn/radial_assembly.hpp"
 #include "gnn/radial_table.hpp"
 
 namespace adatom::gnn {
@@ -123,10 +125,12 @@ Activation activation_of(const json& name) {
 
 class Builder {
  public:
-  Builder(const json& architecture, const Tensors& tensors, const NetworkOptions& options)
-      : architecture_(architecture), weights_(tensors), options_(options), all_(options.elements.size()) {}
+  /// With `assembly` the network is one for training, and the steps that assemble it again are left there.
+  Builder(const json& architecture, const Tensors& tensors, const NetworkOptions& options, Assembly* assembly)
+      : architecture_(architecture), weights_(tensors), options_(options), all_(options.elements.size()), assembly_(assembly) {}
 
   Network build() {
+    network_.trainable = assembly_ != nullptr;
     const double r_max = architecture_.at("r_max");
     network_.cutoff = r_max;
     network_.splines = options_.splines;
@@ -224,9 +228,40 @@ class Builder {
       fail("tensor 'embedding' has shape " + shape_string(t.shape) + ", expected [Z, C] or [H, Z, C]");
     const std::size_t c = t.shape.back();
     for (const int z : options_.keep) {
-      const double* row = &t.data[((per_head ? options_.head : 0) * all_ + z) * c];
-      embedding_.emplace_back(row, row + c);
+      const std::size_t at = ((per_head ? options_.head : 0) * all_ + z) * c;
+      embedding_.emplace_back(&t.data[at], &t.data[at] + c);
+      if (assembly_) embedding_offset_.push_back(assembly_->offset(t) + at);
     }
+  }
+
+  // ------------------------------------------------------------------------------------------------ training
+  /// Copies entries of a tensor, times factors, to an array, now and whenever the network is assembled again.
+  class Copy {
+   public:
+    /// The array must not change its size or place any more (a vector may be moved). `id`: see Matrix; null where the gradient belongs to another array.
+    Copy(Builder& builder, std::vector<double>& array, int* id) : array_(array), assembly_(builder.assembly_) {
+      if (!assembly_) return;
+      auto step = std::make_unique<CopyStep>(array.data(), id ? *id = builder.new_array(array.size()) : -1);
+      step_ = step.get();
+      assembly_->steps.push_back(std::move(step));
+    }
+    /// For an array whose number is known.
+    Copy(Builder& builder, std::vector<double>& array, const Tensor& tensor, std::size_t from, int* id) : Copy(builder, array, id) {
+      for (std::size_t k = 0; k < array.size(); ++k) add(k, tensor, from + k);
+    }
+    void add(std::size_t to, const Tensor& tensor, std::size_t from, double factor = 1.0) {
+      array_[to] += factor * tensor.data[from];
+      if (step_) step_->add(to, assembly_->offset(tensor) + from, factor);
+    }
+
+   private:
+    std::vector<double>& array_;
+    Assembly* assembly_;
+    CopyStep* step_ = nullptr;
+  };
+  int new_array(std::size_t size) {
+    network_.array_sizes.push_back(size);
+    return static_cast<int>(network_.array_sizes.size()) - 1;
   }
 
   void summarize(const json& layers) {
@@ -239,7 +274,7 @@ class Builder {
 
   // ------------------------------------------------------------------------------------------------ parts of layers
   /// y = x W for one irrep; `tensor` is [in, out] or [count, in, out], of which the matrices of the kept elements are taken.
-  LinearPart linear_part(const Tensor& tensor, Irrep ir, const Channels& in, const Channels& out) const {
+  LinearPart linear_part(const Tensor& tensor, Irrep ir, const Channels& in, const Channels& out) {
     LinearPart part;
     const FeatureBlock &bi = in.block(ir), &bo = out.block(ir);
     part.ir = ir;
@@ -247,10 +282,11 @@ class Builder {
     const std::vector<int>&ci = in.channels(ir), &co = out.channels(ir);
     const bool per_element = tensor.shape.size() == 3 && tensor.shape[0] > 1;
     for (std::size_t n = 0; n < (per_element ? options_.keep.size() : 1); ++n) {
-      const double* w = &tensor.data[(per_element ? options_.keep[n] : 0) * ci.size() * co.size()];
+      const std::size_t from = (per_element ? options_.keep[n] : 0) * ci.size() * co.size();
       Matrix m(bi.channels, bo.channels);
+      Copy copy(*this, m.weight, &m.id);
       for (std::size_t i = 0; i < ci.size(); ++i)
-        for (std::size_t o = 0; o < co.size(); ++o) m(ci[i], co[o]) = w[i * co.size() + o];
+        for (std::size_t o = 0; o < co.size(); ++o) copy.add(std::size_t(ci[i]) * bo.channels + co[o], tensor, from + i * co.size() + o);
       part.matrices.push_back(std::move(m));
     }
     return part;
@@ -271,8 +307,9 @@ class Builder {
       const std::vector<int>& channels = out.channels(scalar);
       weights_.get(name + ".bias", {std::size_t(options_.heads), channels.size()});
       map.bias_offset = out.block(scalar).offset;
-      map.bias.emplace_back(out.block(scalar).channels, 0.0);
-      for (std::size_t k = 0; k < channels.size(); ++k) map.bias[0][channels[k]] = bias->data[options_.head * channels.size() + k];
+      map.bias.assign(out.block(scalar).channels, 0.0);
+      Copy copy(*this, map.bias, &map.bias_id);
+      for (std::size_t k = 0; k < channels.size(); ++k) copy.add(channels[k], *bias, options_.head * channels.size() + k);
     }
     return map;
   }
@@ -422,26 +459,33 @@ class Builder {
     }
     const std::string skip = spec.at("skip");
     LinearMap linear = linear_map(name + ".linear", mid, message);
-    if (skip == "message") linear = merge(linear, linear_map(name + ".skip", message, message, true));
+    if (skip == "message") {
+      LinearMap map = linear_map(name + ".skip", message, message, true);
+      if (assembly_)
+        layer.message_skip = std::move(map);
+      else
+        linear = merge(linear, map);
+    }
 
     const Channels& update_channels = layer.contracts ? out : message;
     layer.update_layout = update_channels.layout;
     if (skip == "features") {
       LinearMap map = linear_map(name + ".skip", in, update_channels, true);
-      if (first) {
-        for (std::size_t z = 0; z < embedding_.size(); ++z) layer.skip_bias.push_back(apply(map, in, embedding_[z], z, layer.update_layout.size));
-      } else {
+      if (first)
+        apply_to_species(std::move(map), in, layer.update_layout.size, layer.skip_bias, layer.skip_bias_id);
+      else
         layer.skip = std::move(map);
-      }
     } else if (skip != "message" && skip != "none") {
       fail("skip '" + skip + "' is not supported (none, message, features are)");
     }
 
-    if (first) {
+    if (first && !assembly_) {
       build_element_linear(layer, in, conv, linear, path_specs, path_start);
       layer.linear.bias = linear.bias;
       layer.linear.bias_offset = linear.bias_offset;
     } else {
+      if (first) apply_to_species(std::move(layer.up), in, conv.layout.size, layer.species_features, layer.species_features_id);
+      layer.up = first ? LinearMap{} : std::move(layer.up);
       for (std::size_t p = 0; p < path_specs.size(); ++p) {
         const PathSpec& s = path_specs[p];
         const MulIrrep& from = conv_irreps[s.entry];
@@ -460,7 +504,12 @@ class Builder {
       layer.mid_layout = mid.layout;
       layer.linear = std::move(linear);
     }
-    if (network_.splines) build_tables(layer, first);
+    if (network_.splines) {
+      if (assembly_)
+        assemble_tables(layer, spec, name, path_channels);
+      else
+        build_tables(layer, first);
+    }
 
     if (layer.contracts) {
       build_contraction(layer, spec.at("update").at("correlation"), name, message_irreps, out_irreps, out);
@@ -495,8 +544,22 @@ class Builder {
         for (int o = 0; o < m.out; ++o) y[p.out + o] += x[i] * m(channels[i], o);
     }
     if (!map.bias.empty())
-      for (std::size_t k = 0; k < map.bias[0].size(); ++k) y[map.bias_offset + k] += map.bias[0][k];
+      for (std::size_t k = 0; k < map.bias.size(); ++k) y[map.bias_offset + k] += map.bias[k];
     return y;
+  }
+
+  /// `map` applied to every species' embedding.
+  void apply_to_species(LinearMap map, const Channels& in, int size, std::vector<std::vector<double>>& y, int& id) {
+    for (std::size_t z = 0; z < embedding_.size(); ++z) y.push_back(apply(map, in, embedding_[z], z, size));
+    if (!assembly_) return;
+    auto step = std::make_unique<SpeciesStep>();
+    step->map = std::move(map);
+    step->channels = in.channels({0, 1});
+    step->embedding = embedding_offset_;
+    for (auto& row : y) step->y.push_back(row.data());
+    step->size = static_cast<std::size_t>(size);
+    step->id = id = new_array(y.size() * step->size);
+    assembly_->steps.push_back(std::move(step));
   }
 
   /// First layer: the sender's features u_z are constants, so radial matrix, u_z and the linear map of the message are one matrix per pair of elements.
@@ -564,9 +627,7 @@ class Builder {
       for (int i = 0; i < layer.hidden; ++i)
         for (int o = 0; o < m.out; ++o) out[o] = out[o] + x[i] * m(i, o);
     };
-    const CutoffFunction& cutoff = network_.radial.cutoff;
-    const double kink = cutoff.type == CutoffFunction::Type::xplor ? cutoff.r_on : 0.0;
-    layer.table = make_spline_table(combined, m.out, network_.pairs(), network_.cutoff, kink, spline_tolerance);
+    layer.table = make_spline_table(combined, m.out, network_.pairs(), network_.cutoff, kink(), spline_tolerance);
     if (!layer.density.empty()) {
       const RadialFunctions density = [&](int pair, Dual<double> r, Dual<double>* out) {
         std::vector<Dual<double>> basis(network_.radial.basis.size());
@@ -575,9 +636,46 @@ class Builder {
         for (std::size_t i = 0; i < basis.size(); ++i) d = d + basis[i] * layer.density[i];
         out[0] = tanh(d * d) * factor;
       };
-      layer.density_table = make_spline_table(density, 1, network_.pairs(), network_.cutoff, kink, spline_tolerance);
+      layer.density_table = make_spline_table(density, 1, network_.pairs(), network_.cutoff, kink(), spline_tolerance);
     }
   }
+
+  /// Tables that are made again from the MLP's tensors, with as many knots as the weights of now need unless the options say how many.
+  void assemble_tables(Layer& layer, const json& spec, const std::string& name, const std::vector<std::pair<int, int>>& path_channels) {
+    if (!options_.knots) build_tables(layer, false);
+    layer.table.functions = layer.radial_matrix.out;
+    layer.density_table.functions = padded(1);
+    const auto assemble = [&](SplineTable& table, auto&&... arguments) {
+      int knots = options_.knots;
+      if (!knots)
+        for (const SplineTable::Segment& s : table.segments) knots += s.intervals;
+      auto step = std::make_unique<RadialStep>(network_, table, make_collocation(network_.cutoff, kink(), knots), arguments...);
+      table.id = new_array(table.coefficients.size() * table.rows * table.functions);
+      step->set_id(table.id);
+      assembly_->steps.push_back(std::move(step));
+    };
+    const auto offset = [&](const std::string& tensor) {
+      const Tensor* t = weights_.find(tensor);
+      return t ? static_cast<std::ptrdiff_t>(assembly_->offset(*t)) : std::ptrdiff_t(-1);
+    };
+    std::vector<MlpTensors> mlp;
+    const int count = spec.at("radial_mlp").at("layers");
+    for (int n = 0; n < count; ++n) {
+      const std::string at = name + ".radial_mlp." + std::to_string(n);
+      const int in = mlp.empty() ? network_.radial.basis.size() : mlp.back().out, out = static_cast<int>(weights_.get(at).shape[1]);
+      mlp.push_back({in, out, offset(at), offset(at + ".bias"), offset(at + ".norm_weight"), offset(at + ".norm_bias")});
+    }
+    std::vector<int> columns;
+    int to = 0;
+    for (const auto& [channels, padded_channels] : path_channels) {
+      for (int k = 0; k < channels; ++k) columns.push_back(to + k);
+      to += padded_channels;
+    }
+    assemble(layer.table, mlp, layer.radial_activation, columns);
+    if (!layer.density.empty()) assemble(layer.density_table, offset(name + ".density"));
+  }
+  /// Where the second derivative of the radial functions jumps; 0 for nowhere.
+  double kink() const { return network_.radial.cutoff.type == CutoffFunction::Type::xplor ? network_.radial.cutoff.r_on : 0.0; }
 
   // ------------------------------------------------------------------------------------------------ updates
   void build_contraction(Layer& layer, int correlation, const std::string& name, const Irreps& message_irreps, const Irreps& out_irreps, const Channels& out) {
@@ -611,83 +709,87 @@ class Builder {
     layer.product = linear_map(name + ".product", contracted_channels, out);
   }
 
-  /// Terms of a polynomial by their ascending indices, -1 where there are fewer than three; per element one coefficient per channel.
-  using Terms = std::map<std::array<int, 3>, std::vector<std::vector<double>>>;
+  /// What a coefficient of the polynomial is a sum of: factor * weight of a path, in the tensor of an order nu = 1, 2, 3.
+  struct Source { std::size_t order; int path; double factor; };
+  /// Terms of a polynomial by their ascending indices, -1 where there are fewer than three.
+  using Terms = std::map<std::array<int, 3>, std::vector<Source>>;
 
   ContractionComponent component(const std::vector<SymmetricCoupling>& couplings, const std::vector<const Tensor*>& weights, int m, int mul, int out,
-                                 Contraction& contraction) const {
-    bool per_element = false;
-    for (const Tensor* w : weights) per_element |= w->shape[0] > 1;
-    const std::size_t elements = per_element ? options_.keep.size() : 1;
+                                 Contraction& contraction) {
     Terms terms;
     for (std::size_t n = 0; n < couplings.size(); ++n)
       for (const Monomial& mono : couplings[n].components[m]) {
         std::array<int, 3> key{-1, -1, -1};
         for (std::size_t k = 0; k <= n; ++k) key[k] = mono.index[k];
-        auto& rows = terms[key];
-        rows.resize(elements, std::vector<double>(contraction.channels, 0.0));
-        const Tensor& w = *weights[n];
-        for (std::size_t z = 0; z < elements; ++z) {
-          const std::size_t element = w.shape[0] > 1 ? options_.keep[z] : 0;
-          for (int k = 0; k < mul; ++k) rows[z][k] += mono.coefficient * w.data[(element * w.shape[1] + mono.path) * w.shape[2] + k];
-        }
+        terms[key].push_back({n, mono.path, mono.coefficient});
       }
     ContractionComponent component;
     component.out = out;
     // Value: each term belongs to its first input. Gradient: a term gives one to each of its inputs, times the power in which that occurs.
     std::map<int, Terms> value, gradient;
-    for (const auto& [key, rows] : terms) {
-      value[key[0]][{key[1], key[2], -1}] = rows;
+    for (const auto& [key, sources] : terms) {
+      value[key[0]][{key[1], key[2], -1}] = sources;
       const int order = 1 + (key[1] >= 0) + (key[2] >= 0);
       for (int k = 0; k < order; ++k) {
         if (k > 0 && key[k] == key[k - 1]) continue;  // counted with the first of equal indices
         std::array<int, 3> rest{-1, -1, -1};
         for (int q = 0, at = 0; q < order; ++q)
           if (q != k) rest[at++] = key[q];
-        auto& to = gradient[key[k]][rest];
-        to.resize(elements, std::vector<double>(contraction.channels, 0.0));
         const double power = static_cast<double>(std::count(key.begin(), key.begin() + order, key[k]));
-        for (std::size_t z = 0; z < elements; ++z)
-          for (int c = 0; c < contraction.channels; ++c) to[z][c] += power * rows[z][c];
+        for (Source source : sources) {
+          source.factor *= power;
+          gradient[key[k]][rest].push_back(source);
+        }
       }
     }
-    component.value = rows_of(value, elements, component.value_coefficients, contraction);
-    component.gradient = rows_of(gradient, elements, component.gradient_coefficients, contraction);
+    bool per_element = false;
+    for (const Tensor* w : weights) per_element |= w->shape[0] > 1;
+    const std::size_t elements = per_element ? options_.keep.size() : 1;
+    component.ids.assign(elements, -1);
+    const auto fill = [&](const std::map<int, Terms>& inputs, ContractionRows& rows, std::vector<std::vector<double>>& coefficients, std::vector<int>* ids) {
+      std::vector<const std::vector<Source>*> order;
+      rows = rows_of(inputs, contraction, order);
+      coefficients.assign(elements, std::vector<double>(order.size() * contraction.channels, 0.0));
+      for (std::size_t z = 0; z < elements; ++z) {
+        Copy copy(*this, coefficients[z], ids ? &(*ids)[z] : nullptr);
+        for (std::size_t n = 0; n < order.size(); ++n) {
+          if (!order[n]) continue;
+          for (const Source& s : *order[n]) {
+            const Tensor& w = *weights[s.order];
+            const std::size_t from = ((w.shape[0] > 1 ? options_.keep[z] : 0) * w.shape[1] + s.path) * w.shape[2];
+            for (int k = 0; k < mul; ++k) copy.add(n * contraction.channels + k, w, from + k, s.factor);
+          }
+        }
+      }
+    };
+    fill(value, component.value, component.value_coefficients, &component.ids);
+    fill(gradient, component.gradient, component.gradient_coefficients, nullptr);
     return component;
   }
 
-  /// Terms of each input's row, with products of two inputs numbered in `contraction`.
-  static ContractionRows rows_of(const std::map<int, Terms>& inputs, std::size_t elements, std::vector<std::vector<double>>& coefficients,
-                                 Contraction& contraction) {
+  /// Terms of each input's row, with products of two inputs numbered in `contraction`. `order`: what each coefficient is made of, null for a constant that
+  /// is zero.
+  static ContractionRows rows_of(const std::map<int, Terms>& inputs, Contraction& contraction, std::vector<const std::vector<Source>*>& order) {
     ContractionRows result;
-    coefficients.assign(elements, {});
-    const auto append = [&](const std::vector<std::vector<double>>* rows) {
-      ++result.coefficients;
-      for (std::size_t z = 0; z < elements; ++z) {
-        if (rows)
-          coefficients[z].insert(coefficients[z].end(), (*rows)[z].begin(), (*rows)[z].end());
-        else
-          coefficients[z].resize(coefficients[z].size() + contraction.channels, 0.0);
-      }
-    };
     for (const auto& [input, terms] : inputs) {
       const auto constant = terms.find({-1, -1, -1});
-      append(constant == terms.end() ? nullptr : &constant->second);
-      for (const auto& [key, rows] : terms)
+      order.push_back(constant == terms.end() ? nullptr : &constant->second);
+      for (const auto& [key, sources] : terms)
         if (key[0] >= 0 && key[1] < 0) {
           result.pairs.push_back(key[0]);
-          append(&rows);
+          order.push_back(&sources);
         }
-      for (const auto& [key, rows] : terms)
+      for (const auto& [key, sources] : terms)
         if (key[1] >= 0) {
           const std::array<int, 2> product{key[0], key[1]};
           auto at = std::find(contraction.products.begin(), contraction.products.end(), product);
           if (at == contraction.products.end()) at = contraction.products.insert(at, product);
           result.triples.push_back(static_cast<int>(at - contraction.products.begin()));
-          append(&rows);
+          order.push_back(&sources);
         }
       result.rows.push_back({input, static_cast<int>(result.pairs.size()), static_cast<int>(result.triples.size())});
     }
+    result.coefficients = static_cast<int>(order.size());
     return result;
   }
 
@@ -757,20 +859,18 @@ class Builder {
       if (w.shape.size() != 3 || w.shape[0] != std::size_t(options_.heads) || w.shape[1] != in || (n + 1 == count && w.shape[2] != 1))
         fail("tensor '" + at + "' has shape " + shape_string(w.shape) + ", expected [H, " + std::to_string(in) + ", " + (n + 1 == count ? "1]" : "any]"));
       MlpLayer layer_n;
+      layer_n.in = n == 0 ? out.block(scalar).channels : static_cast<int>(in);
       layer_n.out = static_cast<int>(w.shape[2]);
-      const double* from = &w.data[options_.head * in * layer_n.out];
-      if (n == 0) {
-        layer_n.in = out.block(scalar).channels;
-        layer_n.weight.assign(std::size_t(layer_n.in) * layer_n.out, 0.0);
-        for (std::size_t i = 0; i < in; ++i)
-          for (int o = 0; o < layer_n.out; ++o) layer_n.weight[std::size_t(channels[i]) * layer_n.out + o] = from[i * layer_n.out + o];
-      } else {
-        layer_n.in = static_cast<int>(in);
-        layer_n.weight.assign(from, from + in * layer_n.out);
-      }
+      layer_n.weight.assign(std::size_t(layer_n.in) * layer_n.out, 0.0);
+      const std::size_t outputs = w.shape[2], from = options_.head * in * outputs;
+      r.weight_ids.push_back(-1), r.bias_ids.push_back(-1);
+      Copy copy(*this, layer_n.weight, &r.weight_ids.back());
+      for (std::size_t i = 0; i < in; ++i)
+        for (std::size_t o = 0; o < outputs; ++o) copy.add((n == 0 ? channels[i] : i) * outputs + o, w, from + i * outputs + o);
       if (weights_.find(at + ".bias")) {
-        const Tensor& b = weights_.get(at + ".bias", {std::size_t(options_.heads), w.shape[2]});
-        layer_n.bias.assign(b.data.begin() + options_.head * layer_n.out, b.data.begin() + (options_.head + 1) * layer_n.out);
+        const Tensor& b = weights_.get(at + ".bias", {std::size_t(options_.heads), outputs});
+        layer_n.bias.assign(outputs, 0.0);
+        Copy(*this, layer_n.bias, b, options_.head * outputs, &r.bias_ids.back());
       }
       in = layer_n.out;
       r.layers.push_back(std::move(layer_n));
@@ -783,20 +883,26 @@ class Builder {
   Weights weights_;
   const NetworkOptions& options_;
   std::size_t all_;
+  Assembly* assembly_;
   Network network_;
   std::vector<std::vector<double>> embedding_;
+  std::vector<std::size_t> embedding_offset_;  // in the tensors, for training
   ReducedFunctions reduced_;
 };
 
 }  // namespace
 
-std::shared_ptr<const Network> build_network(const std::string& architecture_json, const Tensors& tensors, const NetworkOptions& options) {
+Network build(const std::string& architecture_json, const Tensors& tensors, const NetworkOptions& options, Assembly* assembly) {
   try {
     const json architecture = json::parse(architecture_json);
-    return std::make_shared<const Network>(Builder(architecture, tensors, options).build());
+    return Builder(architecture, tensors, options, assembly).build();
   } catch (const json::exception& e) {
     fail(std::string("its architecture cannot be read (") + e.what() + "); the file may be from another version");
   }
+}
+
+std::shared_ptr<const Network> build_network(const std::string& architecture_json, const Tensors& tensors, const NetworkOptions& options) {
+  return std::make_shared<const Network>(build(architecture_json, tensors, options, nullptr));
 }
 
 double cutoff(const Network& network) { return network.cutoff; }

@@ -34,10 +34,12 @@ struct FeatureLayout {
   FeatureBlock& add(Irrep ir, int channels);  ///< channels: padded
 };
 
-/// A dense matrix [in][out], in and out padded.
+/// A dense matrix [in][out], in and out padded. Here and below, `id`: number of the array in a network that is assembled for training
+/// (Network::array_sizes), where its gradient goes; -1 in others.
 struct Matrix {
   int in = 0, out = 0;
   std::vector<double> weight;
+  int id = -1;
   Matrix() = default;
   Matrix(int in_, int out_) : in(in_), out(out_), weight(std::size_t(in_) * out_) {}
   double& operator()(int i, int o) { return weight[std::size_t(i) * out + o]; }
@@ -55,7 +57,8 @@ struct LinearPart {
 struct LinearMap {
   std::vector<LinearPart> parts;
   int bias_offset = 0;                     ///< of the 0e row of the output
-  std::vector<std::vector<double>> bias;   ///< empty, or one row or one per element
+  std::vector<double> bias;                ///< of the 0e row; empty without
+  int bias_id = -1;
   bool empty() const { return parts.empty() && bias.empty(); }
 };
 
@@ -89,6 +92,7 @@ struct SplineTable {
   int rows = 0;                                   ///< coefficients per function, over all segments
   std::vector<std::vector<double>> coefficients;  ///< [pair][rows][functions]
   double error = 0.0;                             ///< largest deviation found, relative to the largest value
+  int id = -1;
 };
 
 /// Sums r_i = c_i + sum_j c_ij x_j + sum_n c_in p_n, one for each of some inputs i, where p_n are products of two inputs.
@@ -107,6 +111,7 @@ struct ContractionComponent {
   int out = 0;  ///< offset of the row in the product's features
   ContractionRows value, gradient;
   std::vector<std::vector<double>> value_coefficients, gradient_coefficients;  ///< [element or 1][coefficient * channels + channel]
+  std::vector<int> ids;  ///< of value_coefficients
 };
 
 struct Contraction {
@@ -132,12 +137,15 @@ struct Readout {
   std::vector<MlpLayer> layers;  ///< in of the first: 0e channels of the features, not padded
   Activation activation = Activation::silu;
   int in = 0;                    ///< offset of the 0e row
+  std::vector<int> weight_ids, bias_ids;  ///< of each layer; those of biases -1 where there is none
 };
 
 struct Layer {
   FeatureLayout in_layout;             ///< features before the layer (later layers)
   FeatureLayout conv_layout;           ///< the sender's features; in the first layer they depend on its element alone
   LinearMap up;                        ///< from the previous features; empty in the first layer
+  std::vector<std::vector<double>> species_features;  ///< training, first layer: [species][conv_layout.size], the senders' features
+  int species_features_id = -1;
 
   // Radial functions of all paths: R = phi M, phi = the last hidden activations of the radial MLP (times the cutoff function where it applies to
   // the MLP's output).
@@ -148,7 +156,7 @@ struct Layer {
   Matrix radial_matrix;                ///< M [hidden][columns], columns padded per path
   SplineTable table;                   ///< with splines: of R in later layers; in the first layer of a few combinations of phi that span R
 
-  // Convolution of later layers.
+  // Convolution of later layers; in training of all.
   std::vector<ConvolutionPath> paths;
   FeatureLayout mid_layout;            ///< A: for each irrep the channels of its paths, one path after the other
 
@@ -156,12 +164,15 @@ struct Layer {
   // [element of receiver or 1][element of sender]: from B [lm][c] (c fastest, `element_functions` of them) to the message.
   int element_functions = 0;           ///< padded
   std::vector<std::vector<LinearMap>> element_linear;
+  /// Whether this is a first layer in that form; first layers of networks for training have paths.
+  bool merged() const { return !element_linear.empty(); }
 
   std::vector<double> density;         ///< [basis] weights of the edge density; empty without
   SplineTable density_table;           ///< with splines: one function (padded)
 
   FeatureLayout message_layout;
   LinearMap linear;                    ///< from A, with the message's skip merged; in the first layer only its bias
+  LinearMap message_skip;              ///< training: the message's skip, not merged
 
   // Update.
   bool contracts = false;
@@ -171,6 +182,7 @@ struct Layer {
   FeatureLayout update_layout;         ///< what the skip adds to: the features, or the gate's input
   LinearMap skip;                      ///< of the layer's input features; empty without, and in the first layer (skip_bias)
   std::vector<std::vector<double>> skip_bias;  ///< first layer: [element][update_layout.size], what the skip adds
+  int skip_bias_id = -1;
   FeatureLayout out_layout;            ///< features after the layer
 
   bool has_readout = false;
@@ -191,6 +203,10 @@ struct Network {
   std::vector<double> scale;           ///< per species
   std::vector<Layer> layers;
   std::string summary;
+
+  // Assembled for training, tensors are not merged with each other: every array is a linear function of one tensor, or made by gnn/assembly.hpp.
+  bool trainable = false;
+  std::vector<std::size_t> array_sizes;  ///< of the arrays that have an id
 
   int species() const { return static_cast<int>(elements.size()); }
   /// Row of a spline table for a pair: 0 where radial functions do not depend on it.

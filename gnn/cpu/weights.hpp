@@ -31,7 +31,7 @@ struct PackedMap {
       }
       parts.push_back(std::move(q));
     }
-    if (!map.bias.empty()) bias.assign(map.bias[0].begin(), map.bias[0].end());
+    bias.assign(map.bias.begin(), map.bias.end());
   }
   bool empty() const { return parts.empty() && bias.empty(); }
 };
@@ -94,6 +94,7 @@ struct ReadoutLayer {
 /// A readout: its first layer as one row of channels per output, then the small layers.
 template <class T>
 struct PackedReadout {
+  const Readout* spec = nullptr;
   int in = 0, channels = 0;
   std::size_t hidden = 0;  ///< outputs of all layers
   Activation activation = Activation::silu;
@@ -103,7 +104,7 @@ struct PackedReadout {
   std::vector<ReadoutLayer> layers;
 
   PackedReadout() = default;
-  explicit PackedReadout(const Readout& r) : in(r.in), channels(r.layers[0].in), activation(r.activation) {
+  explicit PackedReadout(const Readout& r) : spec(&r), in(r.in), channels(r.layers[0].in), activation(r.activation) {
     const MlpLayer& first = r.layers[0];
     for (int o = 0; o < first.out; ++o) {
       rows.emplace_back(channels);
@@ -122,7 +123,8 @@ struct PackedReadout {
 template <class T>
 struct PackedLayer {
   const Layer* spec = nullptr;
-  PackedMap<T> up, linear, product, skip;
+  PackedMap<T> up, linear, message_skip, product, skip;
+  std::vector<std::vector<T>> species_features;
   std::vector<std::vector<PackedMap<T>>> element_linear;
   PackedTable<T> table, density_table;
   PackedMatrix<T> radial_matrix;          ///< without splines, later layers
@@ -132,7 +134,7 @@ struct PackedLayer {
   bool keeps_gradient = false;            ///< forward stores d(contraction)/d(message) instead of the message
   int z_size = 0;                         ///< scalars of Z per edge, over the paths with l1 > 0
 
-  PackedLayer(const Network& network, const Layer& layer) : spec(&layer), up(layer.up), linear(layer.linear), product(layer.product), skip(layer.skip) {
+  PackedLayer(const Network& network, const Layer& layer) : spec(&layer), up(layer.up), linear(layer.linear), message_skip(layer.message_skip), product(layer.product), skip(layer.skip) {
     for (const auto& row : layer.element_linear) {
       element_linear.emplace_back();
       for (const LinearMap& map : row) element_linear.back().emplace_back(map);
@@ -145,11 +147,13 @@ struct PackedLayer {
     }
     if (layer.has_readout) readout = PackedReadout<T>(layer.readout);
     for (const auto& row : layer.skip_bias) skip_bias.emplace_back(row.begin(), row.end());
+    for (const auto& row : layer.species_features) species_features.emplace_back(row.begin(), row.end());
     const int channels = layer.contraction.channels;
     for (const ContractionComponent& c : layer.contraction.components)
       components.push_back({c.out, PackedRows<T>(c.value, c.value_coefficients, channels), PackedRows<T>(c.gradient, c.gradient_coefficients, channels)});
-    // With one component the gradient costs little more than the value, and takes the place of the message in what is kept for the reverse pass.
-    keeps_gradient = layer.contracts && components.size() == 1 && layer.density.empty();
+    // With one component the gradient costs little more than the value, and takes the place of the message in what is kept for the reverse pass. Weight
+    // gradients need the message itself.
+    keeps_gradient = layer.contracts && components.size() == 1 && layer.density.empty() && !network.trainable;
     for (const ConvolutionPath& p : layer.paths)
       if (p.l1 > 0) z_size += (2 * p.l1 + 1) * (2 * p.l3 + 1);
   }

@@ -107,4 +107,32 @@ void contract_reverse(const ContractionInputs<S, W, NB>& in, const ContractionRo
   });
 }
 
+/// Adds the tangents of dE/d(coefficient of `value`) to `gradient`, laid out as coefficients, given g = dE/db at g[b].
+template <class S, int W, int NB>
+void contract_weight_gradient(const ContractionInputs<S, W, NB>& in, const ContractionRows& value, const S* const* g, Base<S>* gradient) {
+  using L = Lane<S, W>;
+  using N = typename L::Number;
+  using H = Lane<Base<S>, W>;
+  N gb[NB];
+  for (int b = 0; b < NB; ++b) gb[b] = L::load(g[b]);
+  const int* pair = value.pairs.data();
+  const int* triple = value.triples.data();
+  for (const auto& row : value.rows) {
+    N gx[NB];
+    auto sum = H::load(gradient);
+    for (int b = 0; b < NB; ++b) gx[b] = gb[b] * in.x[row.input][b], sum = sum + gx[b].d;
+    H::store(gradient, sum);
+    gradient += 16;
+    const auto add = [&](const N (&factor)[NB]) {
+      auto total = H::load(gradient);
+#pragma GCC unroll 8
+      for (int b = 0; b < NB; ++b) total = fma(fma(total, gx[b].v, factor[b].d), gx[b].d, factor[b].v);
+      H::store(gradient, total);
+      gradient += 16;
+    };
+    for (const int* const end = value.pairs.data() + row.pairs_end; pair != end; ++pair) add(in.x[*pair]);
+    for (const int* const end = value.triples.data() + row.triples_end; triple != end; ++triple) add(in.p[*triple]);
+  }
+}
+
 }  // namespace adatom::gnn

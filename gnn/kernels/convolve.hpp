@@ -189,4 +189,51 @@ void convolve_reverse(const EdgeTile<S>& tile, const PathRows<S>& path, const Ro
   }
 }
 
+/// Where the gradient of a spline table goes: as SplineRows.
+template <class T>
+struct TableGradient {
+  T* table;
+  std::ptrdiff_t block;
+};
+
+/// The reverse pass where only weights are of interest, in dual arithmetic: adds dE/dh_sender as convolve_reverse does, and to the table's coefficients c_n the
+/// tangent of dE/dc_n = w_n dE/dR, dE/dR[k] = sum_m1 h[m1, k] t[m1, k].
+template <class S, int W, int L1, int L3>
+void convolve_gradient(const EdgeTile<S>& tile, const PathRows<S>& path, const SplineRows<Base<S>>& radial, const TableGradient<Base<S>>& gradient) {
+  using L = Lane<S, W>;
+  using N = typename L::Number;
+  using T = Base<S>;
+  using H = Lane<T, W>;
+  constexpr int n1 = 2 * L1 + 1, n3 = 2 * L3 + 1;
+  for (int c = 0; c < path.channels; c += W)
+    for (int i = 0; i < tile.nodes; ++i) {
+      N g[n3];
+#pragma GCC unroll 8
+      for (int m = 0; m < n3; ++m) g[m] = L::load(path.A + i * path.A_stride + m * path.A_row + c);
+      for (int e = tile.first_edge[i]; e < tile.first_edge[i + 1]; ++e) {
+        const S* record = tile.record + std::ptrdiff_t(e) * tile.record_size;
+        const S* Z = record + path.z;
+        const S* h = path.h + tile.sender[e] * path.h_stride + c;
+        S* gh = path.gh + tile.slot[e] * path.gh_stride + c;
+        const int knot = tile.knot[e];
+        const N R = radial.template value<L>(record, knot, e, c);
+        N gR(T(0));
+#pragma GCC unroll 8
+        for (int m1 = 0; m1 < n1; ++m1) {
+          N t = g[0] * Z[m1 * n3];
+#pragma GCC unroll 8
+          for (int m = 1; m < n3; ++m) t = fma(t, g[m], Z[m1 * n3 + m]);
+          gR = fma(gR, L::load(h + m1 * path.h_row), t);
+          L::store(gh + m1 * path.h_row, fma(L::load(gh + m1 * path.h_row), R, t));
+        }
+        T* row = gradient.table + (c / 16) * gradient.block + knot + c % 16;
+#pragma GCC unroll 8
+        for (int n = 0; n < spline_taps; ++n) {
+          const S w = record[record_weights + n];
+          H::store(row + 16 * n, fma(fma(H::load(row + 16 * n), gR.d, w.v), gR.v, w.d));
+        }
+      }
+    }
+}
+
 }  // namespace adatom::gnn

@@ -324,6 +324,45 @@ ADATOM_INLINE Dual<Vec<T, W>> operator*(Vec<T, W> a, Dual<T> b) { return {a * b.
 template <class A, class B, class C>
 ADATOM_INLINE A fma(A a, B b, C c) { return a + b * c; }
 
+/// x[i][k] -> x[k][i]. A perfect shuffle of the two halves of the list, log2(W) times.
+template <class T, int W>
+ADATOM_INLINE void transpose(Vec<T, W> (&x)[W]) {
+  using Indices = std::make_integer_sequence<int, W>;
+#pragma GCC unroll 4
+  for (int round = 1; round < W; round *= 2) {
+    Vec<T, W> y[W];
+#pragma GCC unroll 8
+    for (int i = 0; i < W / 2; ++i) {
+      y[2 * i] = detail::interleave_low(x[i].v, x[i + W / 2].v, Indices{});
+      y[2 * i + 1] = detail::interleave_high(x[i].v, x[i + W / 2].v, Indices{});
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i) x[i] = y[i];
+  }
+}
+template <class T, int W>
+ADATOM_INLINE void transpose(Dual<Vec<T, W>> (&x)[W]) {
+  Vec<T, W> v[W], d[W];
+  for (int i = 0; i < W; ++i) v[i] = x[i].v, d[i] = x[i].d;
+  transpose(v);
+  transpose(d);
+  for (int i = 0; i < W; ++i) x[i] = {v[i], d[i]};
+}
+
+// One element of a lane.
+template <class T, int W>
+ADATOM_INLINE T element(Vec<T, W> x, int i) { return x.v[i]; }
+template <class T, int W>
+ADATOM_INLINE Dual<T> element(Dual<Vec<T, W>> x, int i) { return {x.v.v[i], x.d.v[i]}; }
+template <class T, int W>
+ADATOM_INLINE void set_element(Vec<T, W>& x, int i, T s) { x.v[i] = s; }
+template <class T, int W>
+ADATOM_INLINE void set_element(Dual<Vec<T, W>>& x, int i, Dual<T> s) { x.v.v[i] = s.v, x.d.v[i] = s.d; }
+
+/// Derivative of a b.
+template <class T>
+ADATOM_INLINE T tangent_of_product(Dual<T> a, Dual<T> b) { return a.v * b.d + a.d * b.v; }
+
 namespace detail {
 template <class T, int W, int N>
 ADATOM_INLINE void sum_vectors(Vec<T, W> (&x)[N], T (&out)[N]) {

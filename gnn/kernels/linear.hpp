@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Linear maps of rows: y[r][o] (+)= sum_i x[r][i] W[i][o]. Lanes are output channels; the input is uniform.
 //
+// Gradient of the weights, in dual arithmetic (gnn/evaluator.hpp): the tangent of sum_r x[r][i] g[r][o].
+//
 // W lies in panels of 16 output channels, [panel][in][16], so that the inner loop reads it once, front to back. A block of rows times two vectors of
 // channels is kept in registers.
 #pragma once
@@ -73,6 +75,29 @@ void linear(int rows, const S* const* x, int x_offset, S* const* y, int y_offset
   int c = 0;
   for (; c + 2 * W <= m.out; c += 2 * W) detail::linear_rows<S, W, 2, RB>(rows, x, x_offset, y, y_offset, m, c, accumulate);
   for (; c < m.out; c += W) detail::linear_rows<S, W, 1, RB>(rows, x, x_offset, y, y_offset, m, c, accumulate);
+}
+
+/// gradient[i][o] += sum over rows of the tangent of x[r][i] g[r][o], g: adjoint of y; `in`, `out`: multiples of 16.
+template <class S, int W>
+void linear_gradient(int rows, const S* const* x, const S* const* g, int in, int out, Base<S>* gradient) {
+  using L = Lane<S, W>;
+  using T = Base<S>;
+  using H = Lane<T, W>;
+  constexpr int IB = 8;
+  for (int i = 0; i < in; i += IB)
+    for (int o = 0; o < out; o += W) {
+      typename H::Number sum[IB];
+#pragma GCC unroll 8
+      for (int k = 0; k < IB; ++k) sum[k] = H::load(gradient + std::ptrdiff_t(i + k) * out + o);
+      for (int r = 0; r < rows; ++r) {
+        const auto a = L::load(g[r] + o);
+        const S* const b = x[r] + i;
+#pragma GCC unroll 8
+        for (int k = 0; k < IB; ++k) sum[k] = fma(fma(sum[k], a.d, b[k].v), a.v, b[k].d);
+      }
+#pragma GCC unroll 8
+      for (int k = 0; k < IB; ++k) H::store(gradient + std::ptrdiff_t(i + k) * out + o, sum[k]);
+    }
 }
 
 }  // namespace adatom::gnn

@@ -44,6 +44,8 @@ class PairEvaluator final : public Evaluator {
   }
   EvaluatorCounters counters() const override { return {static_cast<double>(first_edge_.back()), sender_.capacity() * sizeof(int)}; }
   void set_threads(int) override {}
+  void weight_gradient(const Graph&, const LossGradient&, ArrayGradients&) override { throw std::logic_error("nothing is trained here"); }
+  void refresh() override {}
 
  private:
   void keep(const Graph& graph) {

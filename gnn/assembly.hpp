@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+// How the arrays of a network that is trained follow from the tensors of its model file: forwards for values, backwards for gradients.
+//
+// All tensors together are one vector t. Each step writes some arrays of the network from t and from arrays that earlier steps wrote. Evaluators give the
+// gradient of a loss with respect to the arrays; the steps, taken from last to first, turn it into the gradient with respect to t.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "gnn/network.hpp"
+
+namespace adatom::gnn {
+
+class AssemblyStep {
+ public:
+  virtual ~AssemblyStep() = default;
+  virtual void forward(const double* tensors) = 0;
+  /// Adds to `gradient`, [all tensors], and to `arrays` of earlier steps.
+  virtual void reverse(const double* tensors, ArrayGradients& arrays, double* gradient) const = 0;
+};
+
+/// Entries of an array that are sums of (factor * entry of a tensor); the others stay as they are.
+class CopyStep final : public AssemblyStep {
+ public:
+  /// `id` -1: the array follows from the same tensors as another one that has the gradient.
+  CopyStep(double* array, int id) : array_(array), id_(id) {}
+  void add(std::size_t to, std::size_t from, double factor) { terms_.push_back({static_cast<std::int32_t>(to), static_cast<std::int32_t>(from), factor}); }
+  void forward(const double* tensors) override {
+    for (const Term& t : terms_) array_[t.to] = 0.0;
+    for (const Term& t : terms_) array_[t.to] += t.factor * tensors[t.from];
+  }
+  void reverse(const double*, ArrayGradients& arrays, double* gradient) const override {
+    if (id_ < 0) return;
+    for (const Term& t : terms_) gradient[t.from] += t.factor * arrays[id_][t.to];
+  }
+
+ private:
+  struct Term {
+    std::int32_t to, from;
+    double factor;
+  };
+  double* array_;
+  int id_;
+  std::vector<Term> terms_;
+};
+
+/// Features that depend on the element alone: y_z = map_z(x_z) for the scalars x_z of each species' embedding.
+class SpeciesStep final : public AssemblyStep {
+ public:
+  LinearMap map;
+  std::vector<int> channels;           ///< of the map's input, for each entry of x_z
+  std::vector<std::size_t> embedding;  ///< [species] where x_z begins in t
+  std::vector<double*> y;              ///< [species][size]
+  std::size_t size = 0;
+  int id = -1;                         ///< of y, one species after the other
+
+  void forward(const double* tensors) override;
+  void reverse(const double* tensors, ArrayGradients& arrays, double* gradient) const override;
+
+ private:
+  static bool of_scalars(const LinearPart& part) { return part.ir == Irrep{0, 1}; }
+  static const Matrix& matrix(const LinearPart& part, std::size_t z) { return part.matrices[part.matrices.size() > 1 ? z : 0]; }
+};
+
+/// The steps of a network, in order, and where each tensor lies in t.
+class Assembly {
+ public:
+  explicit Assembly(const Tensors& tensors) {
+    for (const auto& [name, tensor] : tensors) {
+      offsets_[&tensor] = size_;
+      size_ += tensor.data.size();
+    }
+  }
+  std::size_t size() const { return size_; }
+  std::size_t offset(const Tensor& tensor) const { return offsets_.at(&tensor); }
+
+  std::vector<std::unique_ptr<AssemblyStep>> steps;
+
+ private:
+  std::map<const Tensor*, std::size_t> offsets_;  // of the tensors that the network is first assembled from
+  std::size_t size_ = 0;
+};
+
+}  // namespace adatom::gnn

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+// What one thread works in, and small helpers that all parts of the evaluator share.
+#pragma once
+#include <vector>
+
+#include "gnn/kernels/convolve.hpp"
+#include "gnn/kernels/element_convolve.hpp"
+
+namespace adatom::gnn::cpu {
+
+template <class S>
+using SumOf = std::conditional_t<is_dual<S>, Dual<double>, double>;  ///< what sums over atoms and edges are formed in
+
+template <class V>
+std::size_t bytes_of(const V& v) { return v.capacity() * sizeof(typename V::value_type); }
+
+/// Grows only, so that a steady step allocates nothing.
+template <class V>
+auto* need(V& v, std::size_t n) {
+  if (v.size() < n) v.resize(n);
+  return v.data();
+}
+
+ADATOM_INLINE double widen(float x) { return x; }
+ADATOM_INLINE double widen(double x) { return x; }
+template <class T>
+ADATOM_INLINE Dual<double> widen(Dual<T> x) { return {x.v, x.d}; }
+
+template <class S>
+ADATOM_INLINE S narrow(SumOf<S> x) {
+  if constexpr (is_dual<S>)
+    return S(static_cast<Base<S>>(x.v), static_cast<Base<S>>(x.d));
+  else
+    return static_cast<S>(x);
+}
+
+/// The part of a chunk that is worked on at once: some receivers and their edges.
+template <class S>
+struct Tile {
+  int first, last;              ///< receivers
+  std::int64_t slots;           ///< the chunk's first slot
+  const int* receiver;          ///< [edges]
+  EdgeTile<S> edges;
+  EdgeRuns runs;                ///< first layer, merged
+  int size() const { return last - first; }
+  int edge_count() const { return edges.first_edge[edges.nodes]; }
+};
+inline constexpr int tile_nodes = 16;  // most receivers of a tile
+
+template <class S>
+struct Workspace {
+  std::vector<S> record, adjoint, A, gA, B, raw_message, message, gmessage, contracted, gcontracted, features, gfeatures, phi, slopes, rows, row_slopes;
+  std::vector<S> edge_density;   ///< value and slope per edge
+  std::vector<int> knot, first_edge, run_first, run_species, run_node, sender, slot, receiver;
+  std::vector<const S*> x;       ///< rows of a linear map
+  std::vector<S*> y;
+  std::vector<int> edge, group;  ///< of forming edges
+  std::vector<double> vectors;
+  std::vector<SumOf<S>> hidden;  ///< of readouts
+  double* virial = nullptr;      ///< [9] of the chunk in work
+  Base<S>* gradient = nullptr;   ///< of the weights, of the group of chunks in work
+
+  std::size_t bytes() const {
+    std::size_t n = 0;
+    for (const auto* v : {&record, &adjoint, &A, &gA, &B, &raw_message, &message, &gmessage, &contracted, &gcontracted, &features, &gfeatures, &phi, &slopes, &rows,
+                          &row_slopes, &edge_density})
+      n += bytes_of(*v);
+    for (const auto* v : {&knot, &first_edge, &run_first, &run_species, &run_node, &sender, &slot, &receiver, &edge, &group}) n += bytes_of(*v);
+    return n + bytes_of(x) + bytes_of(y) + bytes_of(vectors) + bytes_of(hidden);
+  }
+};
+
+}  // namespace adatom::gnn::cpu

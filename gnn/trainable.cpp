@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT
+#include "gnn/trainable.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "gnn/build.hpp"
+
+namespace adatom::gnn {
+
+TrainableNetwork::TrainableNetwork(const std::string& architecture_json, const Tensors& tensors, const NetworkOptions& options)
+    : assembly_(std::make_unique<Assembly>(tensors)) {
+  if (!options.splines) throw std::invalid_argument("a network for training has tables of its radial functions: NetworkOptions::splines must be true");
+  network_ = std::make_shared<Network>(build(architecture_json, tensors, options, assembly_.get()));
+  values_.resize(assembly_->size());
+  for (const auto& [name, tensor] : tensors) {
+    tensors_.push_back({name, tensor.shape, assembly_->offset(tensor), tensor.data.size()});
+    std::copy(tensor.data.begin(), tensor.data.end(), values_.begin() + static_cast<std::ptrdiff_t>(tensors_.back().offset));
+  }
+  assign(values_.data());
+}
+
+TrainableNetwork::~TrainableNetwork() = default;
+
+std::shared_ptr<const Network> TrainableNetwork::network() const { return network_; }
+
+void TrainableNetwork::assign(const double* values) {
+  if (values != values_.data()) std::copy(values, values + values_.size(), values_.begin());
+  for (const auto& step : assembly_->steps) step->forward(values_.data());
+}
+
+void TrainableNetwork::add_gradient(ArrayGradients arrays, double* gradient) const {
+  for (auto step = assembly_->steps.rbegin(); step != assembly_->steps.rend(); ++step) (*step)->reverse(values_.data(), arrays, gradient);
+}
+
+}  // namespace adatom::gnn
