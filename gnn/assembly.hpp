@@ -4,6 +4,7 @@
 // All tensors together are one vector t. Each step writes some arrays of the network from t and from arrays that earlier steps wrote. Evaluators give the
 // gradient of a loss with respect to the arrays; the steps, taken from last to first, turn it into the gradient with respect to t.
 #pragma once
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -27,24 +28,36 @@ class CopyStep final : public AssemblyStep {
  public:
   /// `id` -1: the array follows from the same tensors as another one that has the gradient.
   CopyStep(double* array, int id) : array_(array), id_(id) {}
-  void add(std::size_t to, std::size_t from, double factor) { terms_.push_back({static_cast<std::int32_t>(to), static_cast<std::int32_t>(from), factor}); }
+  void add(std::size_t to, std::size_t from, double factor) {
+    if (!runs_.empty()) {
+      Run& r = runs_.back();
+      if (to == r.to + r.count && from == r.from + r.count && factor == r.factor) {
+        ++r.count;
+        return;
+      }
+    }
+    runs_.push_back({to, from, 1, factor});
+  }
   void forward(const double* tensors) override {
-    for (const Term& t : terms_) array_[t.to] = 0.0;
-    for (const Term& t : terms_) array_[t.to] += t.factor * tensors[t.from];
+    for (const Run& r : runs_) std::fill_n(array_ + r.to, r.count, 0.0);
+    for (const Run& r : runs_)
+      for (std::size_t k = 0; k < r.count; ++k) array_[r.to + k] += r.factor * tensors[r.from + k];
   }
   void reverse(const double*, ArrayGradients& arrays, double* gradient) const override {
     if (id_ < 0) return;
-    for (const Term& t : terms_) gradient[t.from] += t.factor * arrays[id_][t.to];
+    const double* from = arrays[id_].data();
+    for (const Run& r : runs_)
+      for (std::size_t k = 0; k < r.count; ++k) gradient[r.from + k] += r.factor * from[r.to + k];
   }
 
  private:
-  struct Term {
-    std::int32_t to, from;
+  struct Run {  // of neighbouring entries: channels, mostly
+    std::size_t to, from, count;
     double factor;
   };
   double* array_;
   int id_;
-  std::vector<Term> terms_;
+  std::vector<Run> runs_;
 };
 
 /// Features that depend on the element alone: y_z = map_z(x_z) for the scalars x_z of each species' embedding.

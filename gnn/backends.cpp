@@ -34,10 +34,12 @@ std::filesystem::path library_folder() {
 
 using MakeEvaluator = Evaluator* (*)(std::shared_ptr<const Network>, Scalar);
 using FmaPeak = double (*)(bool, int);
+using Multiply = void (*)(int, int, int, const double*, const double*, double*, bool);
 struct Backend {
   std::string name;
   MakeEvaluator make = nullptr;
   FmaPeak fma_peak = nullptr;
+  Multiply multiply = nullptr;
 };
 
 Backend load() {
@@ -55,8 +57,10 @@ Backend load() {
       reasons += std::string("\n  ") + level.name + ": " + dlerror();
       continue;
     }
-    void *make = dlsym(handle, "adatom_cpu_evaluator"), *peak = dlsym(handle, "adatom_cpu_fma_peak"), *interface = dlsym(handle, "adatom_cpu_interface");
-    if (make && peak && interface && std::string(reinterpret_cast<const char* (*)()>(interface)()) == ADATOM_INTERFACE_ID) return {std::string("cpu-") + level.name, reinterpret_cast<MakeEvaluator>(make), reinterpret_cast<FmaPeak>(peak)};
+    void *make = dlsym(handle, "adatom_cpu_evaluator"), *peak = dlsym(handle, "adatom_cpu_fma_peak"), *multiply = dlsym(handle, "adatom_cpu_multiply"),
+         *interface = dlsym(handle, "adatom_cpu_interface");
+    if (make && peak && multiply && interface && std::string(reinterpret_cast<const char* (*)()>(interface)()) == ADATOM_INTERFACE_ID)
+      return {std::string("cpu-") + level.name, reinterpret_cast<MakeEvaluator>(make), reinterpret_cast<FmaPeak>(peak), reinterpret_cast<Multiply>(multiply)};
     reasons += "\n  " + file.string() + " was compiled from other sources than the library that loads it";
   }
   if (wanted && reasons.empty()) reasons = std::string("\n  ADATOM_CPU is '") + wanted + "', expected v2, v3 or v4";
@@ -76,6 +80,10 @@ std::unique_ptr<Evaluator> make_cpu_evaluator(std::shared_ptr<const Network> net
 }
 
 double cpu_fma_peak(bool single_precision, int threads) { return backend().fma_peak(single_precision, threads); }
+
+void cpu_multiply(int m, int k, int n, const double* a, const double* b, double* c, bool accumulate) {
+  backend().multiply(m, k, n, a, b, c, accumulate);
+}
 
 std::string cpu_backend_name() { return backend().name; }
 

@@ -84,6 +84,10 @@ std::string cpu_backend_name();
 /// measured, takes 0.1 s.
 double cpu_fma_peak(bool single_precision, int threads);
 
+/// c = a b (or c += a b) for dense matrices, row major: a [m][k], b [k][n], c [m][n]. With the instruction set in use; the same bits for any machine that has
+/// it.
+void cpu_multiply(int m, int k, int n, const double* a, const double* b, double* c, bool accumulate);
+
 double cutoff(const Network& network);        ///< angstrom
 std::string summary(const Network& network);  ///< one line for people
 

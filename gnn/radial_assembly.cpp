@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "gnn/radial_assembly.hpp"
 
+#include <Eigen/Dense>
 #include <Eigen/SparseCore>
 #include <Eigen/SparseLU>
 #include <algorithm>
@@ -14,10 +15,37 @@ namespace {
 constexpr double smallest_r = 1e-5;  // radial bases divide by r
 constexpr double norm_epsilon = 1e-5;
 
-using Weights = Eigen::Map<const Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
-using WeightGradients = Eigen::Map<Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
-using Row = Eigen::Map<const Eigen::RowVectorXd>;
-using RowGradient = Eigen::Map<Eigen::RowVectorXd>;
+Rows transpose(const double* a, int rows, int columns) {
+  Rows t(columns, rows);
+  for (int i = 0; i < rows; ++i)
+    for (int j = 0; j < columns; ++j) t.row(j)[i] = a[std::size_t(i) * columns + j];
+  return t;
+}
+Rows transpose(const Rows& a) { return transpose(a.values.data(), a.rows, a.columns); }
+
+/// a b, b: [a.columns][columns]
+Rows product(const Rows& a, const double* b, int columns) {
+  Rows c(a.rows, columns);
+  cpu_multiply(a.rows, a.columns, columns, a.values.data(), b, c.values.data(), false);
+  return c;
+}
+
+/// Calls f(lane) for all numbers, two at a time.
+template <class F>
+void for_pairs(std::size_t n, F f) {
+  std::size_t k = 0;
+  for (; k + 2 <= n; k += 2) f(k, std::integral_constant<int, 2>{});
+  if (k < n) f(k, std::integral_constant<int, 1>{});
+}
+Vec<double, 2> load(const double* p, int n) {
+  Vec<double, 2> x(p[0]);
+  if (n > 1) x.v[1] = p[1];
+  return x;
+}
+void store(double* p, Vec<double, 2> x, int n) {
+  p[0] = x.v[0];
+  if (n > 1) p[1] = x.v[1];
+}
 
 /// Adds a segment: values at all knots and at two midpoints next to each end, or, at the cutoff, no slope and no curvature instead of those two.
 void add_segment(double begin, double end, int intervals, bool vanishes, Collocation& c, std::vector<Eigen::Triplet<double>>& entries,
@@ -62,24 +90,27 @@ Collocation make_collocation(double cutoff, double kink, int knots) {
   Eigen::MatrixXd right = Eigen::MatrixXd::Zero(c.rows, static_cast<std::ptrdiff_t>(c.points.size()));
   for (const auto& t : inputs) right(t.row(), t.col()) = t.value();
   const Eigen::SparseLU<Eigen::SparseMatrix<double>> solver(equations);
-  c.matrix = solver.solve(right);
+  const Eigen::MatrixXd solution = solver.solve(right);
+  c.matrix = Rows(c.rows, static_cast<int>(c.points.size()));
+  for (int i = 0; i < c.matrix.rows; ++i)
+    for (int j = 0; j < c.matrix.columns; ++j) c.matrix.row(i)[j] = solution(i, j);
   return c;
 }
 
-RadialStep::RadialStep(const Network& network, SplineTable& table, Collocation collocation) : functions_(table.functions), collocation_(std::move(collocation)) {
-  const int points = static_cast<int>(collocation_.points.size()), functions = network.radial.basis.size();
-  for (int pair = 0; pair < network.pairs(); ++pair) {
-    Rows basis(points, functions);
-    Eigen::VectorXd factor(points);
-    for (int p = 0; p < points; ++p) factor[p] = radial_basis(network.radial, collocation_.points[p], network.pair_radii(pair), basis.row(p).data());
-    basis_.push_back(std::move(basis));
-    factor_.push_back(std::move(factor));
-  }
+RadialStep::RadialStep(const Network& network, SplineTable& table, Collocation collocation)
+    : functions_(table.functions), collocation_(std::move(collocation)), transposed_(transpose(collocation_.matrix)), pairs_(network.pairs()) {
   table.segments = collocation_.segments;
   table.rows = collocation_.rows;
-  table.coefficients.assign(basis_.size(), std::vector<double>(std::size_t(table.rows) * table.functions, 0.0));
-  for (auto& c : table.coefficients) coefficients_.push_back(c.data());
-  passes_.resize(basis_.size());
+  table.coefficients.assign(pairs_.size(), std::vector<double>(std::size_t(table.rows) * table.functions, 0.0));
+  const int points = static_cast<int>(collocation_.points.size());
+  for (std::size_t n = 0; n < pairs_.size(); ++n) {
+    Pair& pair = pairs_[n];
+    pair.basis = Rows(points, network.radial.basis.size());
+    for (int p = 0; p < points; ++p)
+      pair.factor.push_back(radial_basis(network.radial, collocation_.points[p], network.pair_radii(static_cast<int>(n)), pair.basis.row(p)));
+    pair.spread = product(collocation_.matrix, pair.factor.data(), 1).values;
+    pair.coefficients = table.coefficients[n].data();
+  }
 }
 
 RadialStep::RadialStep(const Network& network, SplineTable& table, Collocation collocation, std::vector<MlpTensors> layers, Activation activation,
@@ -93,104 +124,127 @@ RadialStep::RadialStep(const Network& network, SplineTable& table, Collocation c
 RadialStep::RadialStep(const Network& network, SplineTable& table, Collocation collocation, std::ptrdiff_t density)
     : RadialStep(network, table, std::move(collocation)) {
   density_ = density;
-  columns_ = {0};
 }
 
-RadialStep::Rows RadialStep::values(const double* tensors, std::size_t pair, std::vector<Pass>& passes) const {
-  passes.clear();
-  if (density_ >= 0) {
-    const Eigen::VectorXd d = basis_[pair] * Eigen::Map<const Eigen::VectorXd>(tensors + density_, basis_[pair].cols());
-    return (d.array().square().tanh() * factor_[pair].array()).matrix();
-  }
-  Rows x = basis_[pair];
-  for (std::size_t n = 0; n < layers_.size(); ++n) {
+void RadialStep::hidden_layers(const double* tensors, Pair& pair) const {
+  pair.passes.clear();
+  Rows x = pair.basis;
+  for (std::size_t n = 0; n + 1 < layers_.size(); ++n) {
     const MlpTensors& layer = layers_[n];
-    const bool last = n + 1 == layers_.size();
     Pass pass;
-    if (last) x = factor_[pair].asDiagonal() * x;
     pass.in = std::move(x);
-    Rows z = pass.in * Weights(tensors + layer.weight, layer.in, layer.out);
-    if (layer.bias >= 0) {
-      const Row bias(tensors + layer.bias, layer.out);
-      if (last)
-        z += factor_[pair] * bias;
-      else
-        z.rowwise() += Eigen::RowVectorXd(bias);
-    }
-    if (last) {
-      passes.push_back(std::move(pass));
-      return z;
-    }
+    Rows z = product(pass.in, tensors + layer.weight, layer.out);
+    for (int p = 0; layer.bias >= 0 && p < z.rows; ++p)
+      for (int o = 0; o < layer.out; ++o) z.row(p)[o] += tensors[layer.bias + o];
     if (layer.norm_weight >= 0) {
-      z.colwise() -= Eigen::VectorXd(z.rowwise().mean());
-      pass.inverse = (z.rowwise().squaredNorm() / layer.out).array().operator+(norm_epsilon).rsqrt();
-      z = pass.inverse.asDiagonal() * z;
-      pass.centred = z;
-      z = z * Eigen::VectorXd(Row(tensors + layer.norm_weight, layer.out)).asDiagonal();
-      z.rowwise() += Eigen::RowVectorXd(Row(tensors + layer.norm_bias, layer.out));
-    }
-    pass.before = z;
-    x = z.unaryExpr([this](double v) { return activate(activation_, v); });
-    passes.push_back(std::move(pass));
-  }
-  return x;
-}
-
-void RadialStep::reverse_values(const double* tensors, std::size_t pair, const std::vector<Pass>& passes, const Rows& g_values, double* gradient) const {
-  if (density_ >= 0) {
-    const Eigen::VectorXd d = basis_[pair] * Eigen::Map<const Eigen::VectorXd>(tensors + density_, basis_[pair].cols());
-    const Eigen::ArrayXd t = d.array().square().tanh();
-    const Eigen::VectorXd g = g_values.col(0).array() * factor_[pair].array() * (1.0 - t * t) * 2.0 * d.array();
-    Eigen::Map<Eigen::VectorXd>(gradient + density_, basis_[pair].cols()) += basis_[pair].transpose() * g;
-    return;
-  }
-  Rows g = g_values;
-  for (std::size_t n = layers_.size(); n-- > 0;) {
-    const MlpTensors& layer = layers_[n];
-    const Pass& pass = passes[n];
-    const bool last = n + 1 == layers_.size();
-    if (!last) {
-      g.array() *= pass.before.unaryExpr([this](double v) { return activate(activation_, Dual<double>(v, 1.0)).d; }).array();
-      if (layer.norm_weight >= 0) {
-        RowGradient(gradient + layer.norm_weight, layer.out) += (g.array() * pass.centred.array()).matrix().colwise().sum();
-        RowGradient(gradient + layer.norm_bias, layer.out) += g.colwise().sum();
-        g = g * Eigen::VectorXd(Row(tensors + layer.norm_weight, layer.out)).asDiagonal();
-        // y = (z - mean) / deviation: dz = (dy - mean(dy) - y mean(y dy)) / deviation
-        const Eigen::VectorXd along = (g.array() * pass.centred.array()).rowwise().mean(), mean = g.rowwise().mean();
-        g -= along.asDiagonal() * pass.centred;
-        g.colwise() -= mean;
-        g = pass.inverse.asDiagonal() * g;
+      pass.centred = Rows(z.rows, layer.out);
+      for (int p = 0; p < z.rows; ++p) {
+        double *row = z.row(p), *centred = pass.centred.row(p), mean = 0.0, variance = 0.0;
+        for (int o = 0; o < layer.out; ++o) mean += row[o] / layer.out;
+        for (int o = 0; o < layer.out; ++o) variance += (row[o] - mean) * (row[o] - mean) / layer.out;
+        pass.inverse.push_back(1.0 / std::sqrt(variance + norm_epsilon));
+        for (int o = 0; o < layer.out; ++o) {
+          centred[o] = (row[o] - mean) * pass.inverse.back();
+          row[o] = centred[o] * tensors[layer.norm_weight + o] + tensors[layer.norm_bias + o];
+        }
       }
     }
-    if (layer.bias >= 0) {
-      if (last)
-        RowGradient(gradient + layer.bias, layer.out) += factor_[pair].transpose() * g;
-      else
-        RowGradient(gradient + layer.bias, layer.out) += g.colwise().sum();
+    x = Rows(z.rows, layer.out);
+    for_pairs(z.values.size(), [&](std::size_t k, auto n_lanes) { store(&x.values[k], activate(activation_, load(&z.values[k], n_lanes)), n_lanes); });
+    pass.before = std::move(z);
+    pair.passes.push_back(std::move(pass));
+  }
+  for (int p = 0; p < x.rows; ++p)
+    for (int i = 0; i < x.columns; ++i) x.row(p)[i] *= pair.factor[p];
+  pair.scaled = std::move(x);
+}
+
+/// g: adjoint of f X.
+void RadialStep::reverse_hidden_layers(const double* tensors, const Pair& pair, Rows g, double* gradient) const {
+  for (int p = 0; p < g.rows; ++p)
+    for (int i = 0; i < g.columns; ++i) g.row(p)[i] *= pair.factor[p];
+  for (std::size_t n = pair.passes.size(); n-- > 0;) {
+    const MlpTensors& layer = layers_[n];
+    const Pass& pass = pair.passes[n];
+    for_pairs(g.values.size(), [&](std::size_t k, auto n_lanes) {
+      const auto slope = activate(activation_, Dual<Vec<double, 2>>(load(&pass.before.values[k], n_lanes), Vec<double, 2>(1.0))).d;
+      store(&g.values[k], load(&g.values[k], n_lanes) * slope, n_lanes);
+    });
+    for (int p = 0; layer.norm_weight >= 0 && p < g.rows; ++p) {
+      double *row = g.row(p), mean = 0.0, along = 0.0;
+      const double* centred = pass.centred.row(p);
+      for (int o = 0; o < layer.out; ++o) {
+        gradient[layer.norm_weight + o] += row[o] * centred[o];
+        gradient[layer.norm_bias + o] += row[o];
+        row[o] *= tensors[layer.norm_weight + o];
+        mean += row[o] / layer.out;
+        along += row[o] * centred[o] / layer.out;
+      }
+      // y = (z - mean) / deviation: dz = (dy - mean(dy) - y mean(y dy)) / deviation
+      for (int o = 0; o < layer.out; ++o) row[o] = (row[o] - mean - centred[o] * along) * pass.inverse[p];
     }
-    WeightGradients(gradient + layer.weight, layer.in, layer.out) += pass.in.transpose() * g;
+    for (int p = 0; layer.bias >= 0 && p < g.rows; ++p)
+      for (int o = 0; o < layer.out; ++o) gradient[layer.bias + o] += g.row(p)[o];
+    cpu_multiply(layer.in, g.rows, layer.out, transpose(pass.in).values.data(), g.values.data(), gradient + layer.weight, true);
     if (n == 0) return;
-    g = g * Weights(tensors + layer.weight, layer.in, layer.out).transpose();
-    if (last) g = factor_[pair].asDiagonal() * g;
+    g = product(g, transpose(tensors + layer.weight, layer.in, layer.out).values.data(), layer.in);
+  }
+}
+
+void RadialStep::forward_density(const double* tensors, Pair& pair) const {
+  Rows d = product(pair.basis, tensors + density_, 1);
+  for (int p = 0; p < d.rows; ++p) d.values[p] = std::tanh(d.values[p] * d.values[p]) * pair.factor[p];
+  const Rows c = product(collocation_.matrix, d.values.data(), 1);
+  for (int row = 0; row < c.rows; ++row) pair.coefficients[std::size_t(row) * functions_] = c.values[row];
+}
+
+void RadialStep::reverse_density(const double* tensors, const Pair& pair, const double* g, double* gradient) const {
+  std::vector<double> g_row(collocation_.rows);
+  for (int row = 0; row < collocation_.rows; ++row) g_row[row] = g[std::size_t(row) * functions_];
+  Rows g_d = product(transposed_, g_row.data(), 1);
+  const Rows d = product(pair.basis, tensors + density_, 1);
+  for (int p = 0; p < d.rows; ++p) {
+    const double t = std::tanh(d.values[p] * d.values[p]);
+    g_d.values[p] *= pair.factor[p] * (1.0 - t * t) * 2.0 * d.values[p];
+    for (int i = 0; i < pair.basis.columns; ++i) gradient[density_ + i] += pair.basis.row(p)[i] * g_d.values[p];
   }
 }
 
 void RadialStep::forward(const double* tensors) {
-  for (std::size_t pair = 0; pair < basis_.size(); ++pair) {
-    const Rows c = collocation_.matrix * values(tensors, pair, passes_[pair]);
-    for (int row = 0; row < collocation_.rows; ++row)
-      for (std::size_t k = 0; k < columns_.size(); ++k) coefficients_[pair][std::size_t(row) * functions_ + columns_[k]] = c(row, static_cast<std::ptrdiff_t>(k));
+  for (Pair& pair : pairs_) {
+    if (density_ >= 0) {
+      forward_density(tensors, pair);
+      continue;
+    }
+    hidden_layers(tensors, pair);
+    const MlpTensors& last = layers_.back();
+    pair.hidden = product(collocation_.matrix, pair.scaled.values.data(), pair.scaled.columns);
+    const Rows c = product(pair.hidden, tensors + last.weight, last.out);
+    for (int row = 0; row < c.rows; ++row)
+      for (std::size_t k = 0; k < columns_.size(); ++k)
+        pair.coefficients[std::size_t(row) * functions_ + columns_[k]] = c.row(row)[k] + (last.bias >= 0 ? pair.spread[row] * tensors[last.bias + k] : 0.0);
   }
 }
 
 void RadialStep::reverse(const double* tensors, ArrayGradients& arrays, double* gradient) const {
   const std::size_t size = std::size_t(collocation_.rows) * functions_;
-  for (std::size_t pair = 0; pair < basis_.size(); ++pair) {
-    const double* from = &arrays[id_][pair * size];
-    Rows g(collocation_.rows, static_cast<std::ptrdiff_t>(columns_.size()));
-    for (int row = 0; row < collocation_.rows; ++row)
-      for (std::size_t k = 0; k < columns_.size(); ++k) g(row, static_cast<std::ptrdiff_t>(k)) = from[std::size_t(row) * functions_ + columns_[k]];
-    reverse_values(tensors, pair, passes_[pair], collocation_.matrix.transpose() * g, gradient);
+  for (std::size_t n = 0; n < pairs_.size(); ++n) {
+    const Pair& pair = pairs_[n];
+    const double* from = &arrays[id_][n * size];
+    if (density_ >= 0) {
+      reverse_density(tensors, pair, from, gradient);
+      continue;
+    }
+    const MlpTensors& last = layers_.back();
+    Rows g(collocation_.rows, last.out);
+    for (int row = 0; row < g.rows; ++row)
+      for (std::size_t k = 0; k < columns_.size(); ++k) g.row(row)[k] = from[std::size_t(row) * functions_ + columns_[k]];
+    for (int row = 0; last.bias >= 0 && row < g.rows; ++row)
+      for (int k = 0; k < last.out; ++k) gradient[last.bias + k] += pair.spread[row] * g.row(row)[k];
+    cpu_multiply(last.in, g.rows, last.out, transpose(pair.hidden).values.data(), g.values.data(), gradient + last.weight, true);
+    if (pair.passes.empty()) continue;
+    const Rows g_hidden = product(g, transpose(tensors + last.weight, last.in, last.out).values.data(), last.in);
+    reverse_hidden_layers(tensors, pair, product(transposed_, g_hidden.values.data(), last.in), gradient);
   }
 }
 

@@ -5,19 +5,28 @@
 // edge. The table's coefficients are a constant matrix times the values at the points: the gradient goes back the same way, and is exactly that of the
 // tabulated loss.
 #pragma once
-#include <Eigen/Dense>
 #include <string>
 
 #include "gnn/assembly.hpp"
 
 namespace adatom::gnn {
 
+/// A dense matrix, row major. Products with the instruction set in use.
+struct Rows {
+  int rows = 0, columns = 0;
+  std::vector<double> values;
+  Rows() = default;
+  Rows(int r, int c) : rows(r), columns(c), values(std::size_t(r) * c, 0.0) {}
+  double* row(int r) { return &values[std::size_t(r) * columns]; }
+  const double* row(int r) const { return &values[std::size_t(r) * columns]; }
+};
+
 /// Interpolation by quintic splines: coefficients = matrix * (values at the points). Functions vanish at the cutoff with two derivatives.
 struct Collocation {
   std::vector<SplineTable::Segment> segments;
   int rows = 0;                ///< coefficients per function
   std::vector<double> points;  ///< angstrom
-  Eigen::MatrixXd matrix;      ///< [rows][points]
+  Rows matrix;                 ///< [rows][points]
 };
 
 /// `knots` intervals over (0, cutoff]. `kink`: where the second derivative of the functions may jump, 0 for nowhere.
@@ -30,12 +39,16 @@ struct MlpTensors {
 };
 
 /// A layer's table from its radial MLP, or (with `density`) from the weights of the edge density.
+///
+///     C = P (f X M + f b),   X = hidden layers(basis at the points),   f: cutoff function where it applies to the MLP's output
+///
+/// is formed as (P f X) M + (P f) b, P: the collocation's matrix, since X has fewer columns than M.
 class RadialStep final : public AssemblyStep {
  public:
   /// Lays out the table, whose number of functions (padded) is given. `columns`: of the table for each output of the MLP.
   RadialStep(const Network& network, SplineTable& table, Collocation collocation, std::vector<MlpTensors> layers, Activation activation,
              std::vector<int> columns);
-  /// One function, tanh(d^2) with d = basis * w.
+  /// One function, f tanh(d^2) with d = basis * w.
   RadialStep(const Network& network, SplineTable& table, Collocation collocation, std::ptrdiff_t density);
 
   void set_id(int id) { id_ = id; }  ///< of the table
@@ -43,27 +56,34 @@ class RadialStep final : public AssemblyStep {
   void reverse(const double* tensors, ArrayGradients& arrays, double* gradient) const override;
 
  private:
-  using Rows = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  /// What one layer of the MLP leaves for the reverse pass.
+  /// What one hidden layer of the MLP leaves for the reverse pass.
   struct Pass {
-    Rows in, centred, before;  ///< inputs; normalised outputs; inputs of the activation
-    Eigen::VectorXd inverse;   ///< 1 / standard deviation of each row
+    Rows in, centred, before;     ///< inputs; normalised outputs; inputs of the activation
+    std::vector<double> inverse;  ///< 1 / standard deviation of each row
+  };
+  struct Pair {
+    Rows basis;                   ///< [points][basis functions]
+    std::vector<double> factor;   ///< [points] f
+    std::vector<double> spread;   ///< [rows] P f
+    double* coefficients;         ///< [rows][functions] of the table
+    std::vector<Pass> passes;     ///< of the last forward, as what follows
+    Rows scaled, hidden;          ///< f X; P f X
   };
 
   RadialStep(const Network& network, SplineTable& table, Collocation collocation);
-  Rows values(const double* tensors, std::size_t pair, std::vector<Pass>& passes) const;
-  void reverse_values(const double* tensors, std::size_t pair, const std::vector<Pass>& passes, const Rows& g, double* gradient) const;
+  void hidden_layers(const double* tensors, Pair& pair) const;
+  void reverse_hidden_layers(const double* tensors, const Pair& pair, Rows g, double* gradient) const;
+  void forward_density(const double* tensors, Pair& pair) const;
+  void reverse_density(const double* tensors, const Pair& pair, const double* g, double* gradient) const;
 
   int functions_, id_ = -1;
-  std::vector<double*> coefficients_;      ///< [pair] of the table
   Collocation collocation_;
+  Rows transposed_;  // the collocation's matrix
   std::vector<MlpTensors> layers_;
   Activation activation_ = Activation::identity;
   std::vector<int> columns_;
   std::ptrdiff_t density_ = -1;
-  std::vector<Rows> basis_;                ///< [pair][points][basis functions]
-  std::vector<Eigen::VectorXd> factor_;    ///< [pair][points] what the MLP's output is multiplied with
-  std::vector<std::vector<Pass>> passes_;  ///< [pair] of the last forward
+  std::vector<Pair> pairs_;
 };
 
 }  // namespace adatom::gnn

@@ -3,6 +3,7 @@
 #include "gnn/cpu/backend.hpp"
 
 #include "gnn/cpu/fma_peak.hpp"
+#include "gnn/cpu/multiply.hpp"
 #include "gnn/cpu/width.hpp"
 
 using namespace adatom::gnn;
@@ -25,4 +26,9 @@ extern "C" __attribute__((visibility("default"))) Evaluator* adatom_cpu_evaluato
 extern "C" __attribute__((visibility("default"))) double adatom_cpu_fma_peak(bool single, int threads) {
   const int n = threads > 0 ? threads : omp_get_max_threads();
   return single ? cpu::fma_peak<float, cpu::vector_bytes / 4>(n, 0.1) : cpu::fma_peak<double, cpu::vector_bytes / 8>(n, 0.1);
+}
+
+/// See cpu_multiply in gnn/evaluator.hpp.
+extern "C" __attribute__((visibility("default"))) void adatom_cpu_multiply(int m, int k, int n, const double* a, const double* b, double* c, bool accumulate) {
+  cpu::multiply<cpu::vector_bytes / 8, cpu::linear_rows>(m, k, n, a, b, c, accumulate);
 }

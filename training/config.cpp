@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: MIT
+#include "training/config.hpp"
+
+#include <functional>
+#include <set>
+#include <stdexcept>
+
+namespace adatom::training {
+namespace {
+
+using nlohmann::json;
+
+/// Binds the keys of one table to values; the same description reads and writes.
+class Table {
+ public:
+  Table(const json* from, json* to, std::string name) : from_(from), to_(to), name_(std::move(name)) {
+    if (from_ && !from_->is_object()) throw std::invalid_argument("'" + name_ + "' is " + from_->dump() + ", expected a table");
+  }
+
+  template <class T>
+  void bind(const std::string& key, T& value, const std::function<std::string(const T&)>& complaint = {}) {
+    keys_.insert(key);
+    if (from_ && from_->contains(key)) {
+      try {
+        check_kind<T>(from_->at(key));
+        value = from_->at(key).get<T>();
+      } catch (const json::exception&) {
+        throw std::invalid_argument("'" + full(key) + "' is " + from_->at(key).dump() + ", expected " + kind<T>());
+      }
+      if (complaint)
+        if (const std::string what = complaint(value); !what.empty())
+          throw std::invalid_argument("'" + full(key) + "' is " + from_->at(key).dump() + ", expected " + what);
+    }
+    if (to_) (*to_)[key] = value;
+  }
+  template <class E>
+  void choose(const std::string& key, E& value, const std::vector<std::pair<std::string, E>>& choices) {
+    std::string text, all;
+    for (const auto& [name, e] : choices) {
+      if (e == value) text = name;
+      all += (all.empty() ? "" : ", ") + name;
+    }
+    bind<std::string>(key, text, [&](const std::string& s) {
+      for (const auto& [name, e] : choices)
+        if (name == s) return value = e, std::string();
+      return "one of " + all;
+    });
+  }
+  void table(const std::string& key, const std::function<void(Table&)>& body) {
+    keys_.insert(key);
+    const json empty = json::object();
+    const json* from = from_ ? from_->contains(key) ? &from_->at(key) : &empty : nullptr;
+    json made = json::object();
+    Table inner(from, to_ ? &made : nullptr, full(key));
+    body(inner);
+    inner.finish();
+    if (to_) (*to_)[key] = made;
+  }
+  bool has(const std::string& key) const { return from_ && from_->contains(key); }
+  void finish() const {
+    if (!from_) return;
+    std::string known;
+    for (const std::string& k : keys_) known += (known.empty() ? "" : ", ") + k;
+    for (const auto& [key, value] : from_->items())
+      if (!keys_.count(key)) throw std::invalid_argument("unknown key '" + full(key) + "'; known are " + known);
+  }
+
+ private:
+  std::string full(const std::string& key) const { return name_.empty() ? key : name_ + "." + key; }
+  template <class T>
+  static void check_kind(const json& value) {  // nlohmann converts numbers to each other and to booleans
+    const bool fits = std::is_same_v<T, bool> ? value.is_boolean()
+                      : std::is_integral_v<T> ? value.is_number_integer()
+                      : std::is_floating_point_v<T> ? value.is_number()
+                                                    : true;
+    if (!fits) throw json::type_error::create(302, "kind", nullptr);
+  }
+  template <class T>
+  static std::string kind() {
+    if (std::is_same_v<T, bool>) return "true or false";
+    if (std::is_integral_v<T>) return "a whole number";
+    if (std::is_floating_point_v<T>) return "a number";
+    if (std::is_same_v<T, std::string>) return "a text";
+    if (std::is_same_v<T, std::vector<std::string>>) return "a list of texts";
+    return "a table of numbers";
+  }
+
+  const json* from_;
+  json* to_;
+  std::string name_;
+  std::set<std::string> keys_;
+};
+
+std::string positive(const double& x) { return x > 0 ? "" : "a positive number"; }
+std::string not_negative(const double& x) { return x >= 0 ? "" : "zero or more"; }
+std::string fraction(const double& x) { return x >= 0 && x < 1 ? "" : "a number from 0 to below 1"; }
+std::string at_least_one(const int& x) { return x >= 1 ? "" : "1 or more"; }
+std::string whole(const int& x) { return x >= 0 ? "" : "0 or more"; }
+
+void describe(Table& t, RunConfig& c) {
+  t.bind("model", c.model);
+  t.bind("seed", c.seed);
+  t.choose<TrainingPrecision>("precision", c.precision, {{"single", TrainingPrecision::single}, {"double", TrainingPrecision::full}});
+  t.bind<int>("threads", c.threads, whole);
+  t.bind("output", c.output);
+  t.bind("frozen", c.frozen);
+  t.table("data", [&](Table& d) {
+    d.bind("train", c.data.train);
+    d.bind("valid", c.data.valid);
+    d.bind<double>("valid_fraction", c.data.valid_fraction, fraction);
+    d.bind<std::string>("atomic_energies", c.data.atomic_energies, [](const std::string& s) {
+      return s == "auto" || s == "isolated" || s == "least_squares" || s == "zero" || s == "given" ? "" : "auto, isolated, least_squares, zero or given";
+    });
+    d.bind("isolated_atoms", c.data.isolated_atoms);
+    d.bind("atomic_energy_of", c.data.atomic_energy_of);
+    d.table("keys", [&](Table& k) {
+      datasets::LabelKeys& keys = c.data.keys;
+      k.bind("energy", keys.energy), k.bind("forces", keys.forces), k.bind("stress", keys.stress), k.bind("virial", keys.virial);
+      k.bind("config_type", keys.config_type), k.bind("head", keys.head), k.bind("weight", keys.weight);
+    });
+  });
+  t.table("loss", [&](Table& l) {
+    l.choose<LossShape>("shape", c.loss.shape,
+                        {{"l2", LossShape::l2}, {"l1", LossShape::l1}, {"huber", LossShape::huber}, {"universal", LossShape::universal}});
+    l.bind<double>("energy", c.loss.energy, not_negative);
+    l.bind<double>("forces", c.loss.forces, not_negative);
+    l.bind<double>("stress", c.loss.stress, not_negative);
+    l.bind<double>("delta", c.loss.delta, positive);
+  });
+  t.table("optimizer", [&](Table& o) {
+    o.bind<std::string>("name", c.optimizer.name, [](const std::string& s) {
+      return s == "adam" || s == "adamw" || s == "schedule_free" || s == "soap" ? "" : "adam, adamw, schedule_free or soap";
+    });
+    o.bind<double>("learning_rate", c.optimizer.learning_rate, positive);
+    o.bind<double>("beta1", c.optimizer.beta1, fraction);
+    o.bind<double>("beta2", c.optimizer.beta2, fraction);
+    o.bind<double>("epsilon", c.optimizer.epsilon, positive);
+    o.bind<double>("weight_decay", c.optimizer.weight_decay, not_negative);
+    o.bind("amsgrad", c.optimizer.amsgrad);
+    o.bind<int>("precondition_every", c.optimizer.precondition_every, at_least_one);
+    o.bind<int>("largest_dimension", c.optimizer.largest_dimension, at_least_one);
+  });
+  t.table("schedule", [&](Table& s) {
+    s.bind<std::string>("type", c.schedule.type, [](const std::string& x) {
+      return x == "plateau" || x == "exponential" || x == "cosine" || x == "constant" ? "" : "plateau, exponential, cosine or constant";
+    });
+    s.bind<double>("factor", c.schedule.factor, [](const double& x) { return x > 0 && x <= 1 ? "" : "a number above 0, at most 1"; });
+    s.bind<int>("patience", c.schedule.patience, at_least_one);
+    s.bind<int>("warmup_steps", c.schedule.warmup_steps, whole);
+    s.bind<double>("smallest", c.schedule.smallest, not_negative);
+  });
+  t.table("stage_two", [&](Table& s) {
+    s.bind<int>("start", c.stage_two.start, whole);
+    s.bind<double>("learning_rate", c.stage_two.learning_rate, positive);
+    s.bind<double>("energy", c.stage_two.energy, not_negative);
+    s.bind<double>("forces", c.stage_two.forces, not_negative);
+    s.bind<double>("stress", c.stage_two.stress, not_negative);
+  });
+  t.table("training", [&](Table& s) {
+    s.bind<int>("epochs", c.epochs, at_least_one);
+    s.bind<int>("batch_size", c.batch_size, at_least_one);
+    s.bind<int>("valid_batch_size", c.valid_batch_size, at_least_one);
+    s.bind<double>("ema_decay", c.ema_decay, fraction);
+    s.bind<double>("clip_gradient", c.clip_gradient, not_negative);
+    s.bind<double>("seconds", c.seconds, not_negative);
+    s.bind<int>("stop_patience", c.stop_patience, whole);
+    s.bind<int>("checkpoint_every", c.checkpoint_every, at_least_one);
+  });
+}
+
+}  // namespace
+
+RunConfig parse_config(const json& document) {
+  RunConfig config;
+  Table table(&document, nullptr, "");
+  describe(table, config);
+  table.finish();
+  if (!config.model.is_object()) throw std::invalid_argument("'model' is missing, expected a table: 'file', or 'family' and its options");
+  if (config.model.contains("file") && config.model.size() > 1)
+    throw std::invalid_argument("'model' has 'file' and options of a new model: a model that is read keeps its architecture, remove the options or 'file'");
+  if (config.data.train.empty()) throw std::invalid_argument("'data.train' is empty, expected a list of files");
+  if (config.data.atomic_energies == "given" && config.data.atomic_energy_of.empty())
+    throw std::invalid_argument("'data.atomic_energies' is \"given\", but 'data.atomic_energy_of' is empty");
+  if (config.stage_two.start >= config.epochs && config.stage_two.start > 0)
+    throw std::invalid_argument("'stage_two.start' is " + std::to_string(config.stage_two.start) + ", expected less than training.epochs, " +
+                                std::to_string(config.epochs));
+  return config;
+}
+
+json resolved(const RunConfig& config) {
+  RunConfig copy = config;
+  json document = json::object();
+  Table table(nullptr, &document, "");
+  describe(table, copy);
+  return document;
+}
+
+}  // namespace adatom::training

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "training/communicator.hpp"
+#include "training/config.hpp"
+#include "training/frames.hpp"
+#include "training/model.hpp"
+
+namespace adatom::training {
+
+/// Errors of a data set.
+struct Errors {
+  double loss = 0, energy_rmse = 0, energy_mae = 0, energy_per_atom_rmse = 0, energy_per_atom_mae = 0, force_rmse = 0, force_mae = 0, stress_rmse = 0;
+};
+Errors errors(const ErrorSums& sums);
+
+/// What is told of an epoch.
+struct EpochReport {
+  int epoch = 0, epochs = 0;
+  double learning_rate = 0, train_loss = 0, seconds = 0;  ///< seconds: since the run began, over all its parts
+  Errors valid;
+  bool best = false;
+};
+
+/// A run of training: from a configuration and data to a model file.
+///
+/// In the folder `output`: log.jsonl (one JSON object per event), checkpoint.safetensors, and at the end model.safetensors (the weights with the
+/// best validation loss). All files appear whole.
+class Trainer {
+ public:
+  /// Continues from the checkpoint in the output folder if `resume`. Throws as the parts that it is made of.
+  Trainer(const RunConfig& config, std::shared_ptr<Communicator> communicator, bool resume);
+  ~Trainer();
+
+  /// Trains to the end. `progress` is called after each step with the number of steps of the epoch done, `report` after each epoch; if one returns false the run
+  /// stops after the step with a checkpoint.
+  void run(const std::function<bool(int epoch, int step, int steps)>& progress, const std::function<bool(const EpochReport&)>& report);
+
+  /// Errors of the best weights on other configurations, by head.
+  Errors test(const FrameSet& frames);
+
+  const TrainingModel& model() const;
+  std::string model_path() const;
+
+ private:
+  struct Implementation;
+  std::unique_ptr<Implementation> p_;
+};
+
+}  // namespace adatom::training
