@@ -25,11 +25,12 @@ std::vector<Level> levels() {
   return {{"v4", v4}, {"v3", v3}, {"v2", true}};
 }
 
-/// The folder of the shared library that this function is in.
-std::filesystem::path library_folder() {
+/// Where backends lie: beside the shared library that this function is in, or, for a module of a Python package, in its folder lib.
+std::filesystem::path backend_folder() {
   Dl_info info{};
   if (!dladdr(reinterpret_cast<const void*>(&cpu_backend_name), &info) || !info.dli_fname) return ".";
-  return std::filesystem::absolute(info.dli_fname).parent_path();
+  const std::filesystem::path folder = std::filesystem::absolute(info.dli_fname).parent_path();
+  return std::filesystem::exists(folder / "lib" / "libadatom_cpu_v2.so") ? folder / "lib" : folder;
 }
 
 using MakeEvaluator = Evaluator* (*)(std::shared_ptr<const Network>, Scalar);
@@ -51,7 +52,7 @@ Backend load() {
       reasons += std::string("\n  ") + level.name + ": this machine does not have its instructions";
       continue;
     }
-    const std::filesystem::path file = library_folder() / ("libadatom_cpu_" + std::string(level.name) + ".so");
+    const std::filesystem::path file = backend_folder() / ("libadatom_cpu_" + std::string(level.name) + ".so");
     void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!handle) {
       reasons += std::string("\n  ") + level.name + ": " + dlerror();

@@ -51,11 +51,26 @@ struct Trainer::Implementation {
 
   // Where the run is; all of it is in a checkpoint.
   int epoch = 0, step = 0;          // next epoch; steps so far
+  int steps_of_epoch = 0;           // done of an epoch that was interrupted
+  double train_loss = 0;            // sum over those
   double learning_rate = 0, best_loss = INFINITY, plateau_loss = INFINITY, seconds_before = 0;
   int plateau_epochs = 0, epochs_without_better = 0;
   bool stage_two = false;
   double started = now();
 
+  /// All processes see the clock of the first.
+  bool out_of_time() {
+    if (config.seconds <= 0) return false;
+    double over = seconds() > config.seconds;
+    communicator->broadcast(&over, 1);
+    return over > 0;
+  }
+  /// Whether it is true on any process, on all of them.
+  bool any(bool here) {
+    double count = here;
+    communicator->sum(&count, 1);
+    return count > 0;
+  }
   double seconds() const { return seconds_before + now() - started; }
   std::filesystem::path folder() const { return config.output; }
   std::filesystem::path checkpoint() const { return folder() / "checkpoint.safetensors"; }
@@ -170,7 +185,7 @@ struct Trainer::Implementation {
 
   // -------------------------------------------------------------------------------------------- checkpoints
   json state() const {
-    return {{"epoch", epoch}, {"step", step}, {"learning_rate", learning_rate}, {"best_loss", std::isfinite(best_loss) ? json(best_loss) : json()},
+    return {{"epoch", epoch}, {"step", step}, {"steps_of_epoch", steps_of_epoch}, {"train_loss", train_loss}, {"learning_rate", learning_rate}, {"best_loss", std::isfinite(best_loss) ? json(best_loss) : json()},
             {"plateau_loss", std::isfinite(plateau_loss) ? json(plateau_loss) : json()}, {"plateau_epochs", plateau_epochs},
             {"epochs_without_better", epochs_without_better}, {"stage_two", stage_two}, {"seconds", seconds()}};
   }
@@ -208,7 +223,7 @@ struct Trainer::Implementation {
     };
     get("parameters", parameters), get("ema", ema), get("best", best);
     for (auto& [name, tensor] : optimizer->state()) get("optimizer." + name, *tensor);
-    epoch = s.at("epoch"), step = s.at("step"), learning_rate = s.at("learning_rate");
+    epoch = s.at("epoch"), step = s.at("step"), steps_of_epoch = s.at("steps_of_epoch"), train_loss = s.at("train_loss");
     if (s.at("stage_two")) begin_stage_two();
     learning_rate = s.at("learning_rate");
     best_loss = s.at("best_loss").is_null() ? INFINITY : s.at("best_loss").get<double>();
@@ -277,18 +292,23 @@ void Trainer::run(const std::function<bool(int, int, int)>& progress, const std:
   while (go_on && p.epoch < config.epochs) {
     if (config.stage_two.start > 0 && p.epoch >= config.stage_two.start && !p.stage_two) p.begin_stage_two();
     const std::vector<std::size_t> order = datasets::shuffled(n, datasets::scatter(config.seed) + static_cast<std::uint64_t>(p.epoch));
-    double train_loss = 0.0;
-    for (int k = 0; k < steps; ++k) {
-      const std::vector<std::size_t> chosen(order.begin() + static_cast<std::ptrdiff_t>(k * size),
-                                            order.begin() + static_cast<std::ptrdiff_t>(std::min((k + 1) * size, n)));
-      train_loss += p.train_step(chosen) / steps;
-      if (progress && !progress(p.epoch, k + 1, steps)) go_on = false;
-      if (config.seconds > 0 && p.seconds() > config.seconds) go_on = false;
-      if (!go_on) break;
+    while (p.steps_of_epoch < steps) {
+      const std::size_t first = p.steps_of_epoch * size, last = std::min(first + size, n);
+      p.train_loss += p.train_step({order.begin() + static_cast<std::ptrdiff_t>(first), order.begin() + static_cast<std::ptrdiff_t>(last)});
+      ++p.steps_of_epoch;
+      if (p.any(progress && !progress(p.epoch, p.steps_of_epoch, steps))) {
+        p.save_checkpoint();
+        p.log({{"event", "interrupted"}, {"epoch", p.epoch}, {"steps_of_epoch", p.steps_of_epoch}, {"seconds", p.seconds()}});
+        return;
+      }
+      if (p.out_of_time()) {
+        go_on = false;
+        break;
+      }
     }
     const torch::Tensor with = p.evaluated();
     EpochReport r;
-    r.epoch = p.epoch, r.epochs = config.epochs, r.learning_rate = p.learning_rate, r.train_loss = train_loss;
+    r.epoch = p.epoch, r.epochs = config.epochs, r.learning_rate = p.learning_rate, r.train_loss = p.train_loss / p.steps_of_epoch;
     r.valid = errors(p.evaluate(p.data.valid, with));
     p.model->assign(training::data(p.parameters));
     r.best = r.valid.loss < p.best_loss;
@@ -301,10 +321,11 @@ void Trainer::run(const std::function<bool(int, int, int)>& progress, const std:
     }
     p.schedule(r.valid.loss);
     ++p.epoch;
+    p.steps_of_epoch = 0, p.train_loss = 0;
     r.seconds = p.seconds();
     p.log({{"event", "epoch"}, {"epoch", r.epoch}, {"learning_rate", r.learning_rate}, {"train_loss", r.train_loss}, {"seconds", r.seconds},
            {"valid", describe(r.valid)}, {"best", r.best}});
-    if (report && !report(r)) go_on = false;
+    if (p.any(report && !report(r))) go_on = false;
     if (config.stop_patience > 0 && p.epochs_without_better >= config.stop_patience) go_on = false;
     if (p.epoch % config.checkpoint_every == 0 || !go_on || p.epoch == config.epochs) p.save_checkpoint();
   }

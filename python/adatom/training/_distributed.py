@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""Process groups from what torchrun, mpirun or srun put into the environment."""
+
+from __future__ import annotations
+
+import os
+
+# Launcher: its variables for rank, number of processes, rank on this machine
+_LAUNCHERS = {
+    "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+    "Open MPI": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    "MPICH, Intel MPI": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
+    "srun": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+}
+
+
+def launched() -> tuple[int, int] | None:
+    """(rank, processes) if a launcher started this process together with others, else None."""
+    for rank, size, _ in _LAUNCHERS.values():
+        if rank in os.environ and size in os.environ and int(os.environ[size]) > 1:
+            return int(os.environ[rank]), int(os.environ[size])
+    return None
+
+
+def _first_host() -> str:
+    """The machine of rank 0."""
+    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST")
+    if not nodes:
+        return "127.0.0.1"
+    head, bracket, rest = nodes.partition("[")
+    if not bracket:
+        return nodes.split(",")[0]
+    return head + rest.split("]")[0].split(",")[0].split("-")[0]
+
+
+def join(backend: str = "gloo") -> str:
+    """Joins the processes' group and returns its name for the trainer; "" for a process alone.
+
+    Every launcher but torchrun leaves the meeting point to us: MASTER_ADDR and MASTER_PORT if they are set, else the first machine of the
+    Slurm job (or this one) and a port that follows from the job's number.
+    """
+    found = launched()
+    if found is None:
+        return ""
+    import torch.distributed as distributed
+
+    rank, size = found
+    if not distributed.is_initialized():
+        os.environ.setdefault("MASTER_ADDR", _first_host())
+        os.environ.setdefault("MASTER_PORT", str(20000 + int(os.environ.get("SLURM_JOB_ID", "9500")) % 20000))
+        distributed.init_process_group(backend, rank=rank, world_size=size)
+    return distributed.group.WORLD.group_name
+
+
+def leave() -> None:
+    import torch.distributed as distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+// adatom._training: the trainer. `import torch` comes first: it loads the libraries that this module is linked with.
+#include <ATen/Parallel.h>
+#include <pybind11/functional.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "training/process_group.hpp"
+#include "training/trainer.hpp"
+
+namespace py = pybind11;
+using namespace adatom::training;
+using nlohmann::json;
+
+namespace {
+
+json describe(const Errors& e) {
+  return {{"loss", e.loss}, {"energy_rmse", e.energy_rmse}, {"energy_mae", e.energy_mae}, {"energy_per_atom_rmse", e.energy_per_atom_rmse},
+          {"energy_per_atom_mae", e.energy_per_atom_mae}, {"force_rmse", e.force_rmse}, {"force_mae", e.force_mae}, {"stress_rmse", e.stress_rmse}};
+}
+
+json describe(const EpochReport& r) {
+  return {{"epoch", r.epoch}, {"epochs", r.epochs}, {"learning_rate", r.learning_rate}, {"train_loss", r.train_loss}, {"seconds", r.seconds},
+          {"valid", describe(r.valid)}, {"best", r.best}};
+}
+
+class PyTrainer {
+ public:
+  PyTrainer(const std::string& config, bool resume, const std::string& group) : config_(parse_config(json::parse(config))) {
+    if (config_.threads > 0) at::set_num_threads(config_.threads);
+    trainer_ = std::make_unique<Trainer>(config_, group.empty() ? nullptr : process_group(group), resume);
+  }
+
+  void run(const std::function<bool(int, int, int)>& progress, const std::function<bool(const std::string&)>& report) {
+    py::gil_scoped_release release;
+    trainer_->run(
+        [&](int epoch, int step, int steps) {
+          py::gil_scoped_acquire acquire;
+          if (PyErr_CheckSignals() != 0) {  // Ctrl-C: the run stops after this step with a checkpoint, then Python sees the interrupt
+            interrupted_ = true;
+            PyErr_Clear();
+            return false;
+          }
+          return !progress || progress(epoch, step, steps);
+        },
+        [&](const EpochReport& r) {
+          py::gil_scoped_acquire acquire;
+          return !report || report(describe(r).dump());
+        });
+  }
+  bool interrupted() const { return interrupted_; }
+
+  std::string test(const std::string& file) {
+    py::gil_scoped_release release;
+    RunConfig of_test = config_;
+    of_test.data.train = of_test.data.valid = {file};
+    return describe(trainer_->test(read_data(of_test).valid)).dump();
+  }
+
+  std::size_t parameters() const { return trainer_->model().size(); }
+  std::size_t workspace_bytes() const { return trainer_->model().workspace_bytes(); }
+  std::string model_path() const { return trainer_->model_path(); }
+
+ private:
+  RunConfig config_;
+  std::unique_ptr<Trainer> trainer_;
+  bool interrupted_ = false;
+};
+
+}  // namespace
+
+PYBIND11_MODULE(_training, m) {
+  m.doc() = "Training of potentials; see adatom.training";
+  py::class_<PyTrainer>(m, "Trainer")
+      .def(py::init<const std::string&, bool, const std::string&>(), py::arg("config"), py::arg("resume") = false, py::arg("group") = "",
+           py::call_guard<py::gil_scoped_release>())
+      .def("run", &PyTrainer::run, py::arg("progress") = nullptr, py::arg("report") = nullptr)
+      .def("test", &PyTrainer::test, py::arg("file"))
+      .def_property_readonly("interrupted", &PyTrainer::interrupted)
+      .def_property_readonly("parameters", &PyTrainer::parameters)
+      .def_property_readonly("workspace_bytes", &PyTrainer::workspace_bytes)
+      .def_property_readonly("model_path", &PyTrainer::model_path);
+  m.def("resolved_config", [](const std::string& config) { return resolved(parse_config(json::parse(config))).dump(); }, py::arg("config"));
+}
