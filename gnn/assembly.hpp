@@ -78,7 +78,7 @@ class SpeciesStep final : public AssemblyStep {
   static const Matrix& matrix(const LinearPart& part, std::size_t z) { return part.matrices[part.matrices.size() > 1 ? z : 0]; }
 };
 
-/// The steps of a network, in order, and where each tensor lies in t.
+/// The steps of a network, and where each tensor lies in t.
 class Assembly {
  public:
   explicit Assembly(const Tensors& tensors) {
@@ -90,7 +90,8 @@ class Assembly {
   std::size_t size() const { return size_; }
   std::size_t offset(const Tensor& tensor) const { return offsets_.at(&tensor); }
 
-  std::vector<std::unique_ptr<AssemblyStep>> steps;
+  // In the order in which they are taken. Steps of the first two lists need no other; no two tables come from the same tensor.
+  std::vector<std::unique_ptr<AssemblyStep>> copies, tables, species;
 
  private:
   std::map<const Tensor*, std::size_t> offsets_;  // of the tensors that the network is first assembled from

@@ -243,7 +243,7 @@ class Builder {
       if (!assembly_) return;
       auto step = std::make_unique<CopyStep>(array.data(), id ? *id = builder.new_array(array.size()) : -1);
       step_ = step.get();
-      assembly_->steps.push_back(std::move(step));
+      assembly_->copies.push_back(std::move(step));
     }
     /// For an array whose number is known.
     Copy(Builder& builder, std::vector<double>& array, const Tensor& tensor, std::size_t from, int* id) : Copy(builder, array, id) {
@@ -559,7 +559,7 @@ class Builder {
     for (auto& row : y) step->y.push_back(row.data());
     step->size = static_cast<std::size_t>(size);
     step->id = id = new_array(y.size() * step->size);
-    assembly_->steps.push_back(std::move(step));
+    assembly_->species.push_back(std::move(step));
   }
 
   /// First layer: the sender's features u_z are constants, so radial matrix, u_z and the linear map of the message are one matrix per pair of elements.
@@ -652,7 +652,7 @@ class Builder {
       auto step = std::make_unique<RadialStep>(network_, table, make_collocation(network_.cutoff, kink(), knots), arguments...);
       table.id = new_array(table.coefficients.size() * table.rows * table.functions);
       step->set_id(table.id);
-      assembly_->steps.push_back(std::move(step));
+      assembly_->tables.push_back(std::move(step));
     };
     const auto offset = [&](const std::string& tensor) {
       const Tensor* t = weights_.find(tensor);

@@ -17,20 +17,38 @@ TrainableNetwork::TrainableNetwork(const std::string& architecture_json, const T
     tensors_.push_back({name, tensor.shape, assembly_->offset(tensor), tensor.data.size()});
     std::copy(tensor.data.begin(), tensor.data.end(), values_.begin() + static_cast<std::ptrdiff_t>(tensors_.back().offset));
   }
-  assign(values_.data());
+  assign(values_.data(), 1);
 }
 
 TrainableNetwork::~TrainableNetwork() = default;
 
 std::shared_ptr<const Network> TrainableNetwork::network() const { return network_; }
 
-void TrainableNetwork::assign(const double* values) {
+void TrainableNetwork::assign(const double* values, int threads) {
   if (values != values_.data()) std::copy(values, values + values_.size(), values_.begin());
-  for (const auto& step : assembly_->steps) step->forward(values_.data());
+  const int tables = static_cast<int>(assembly_->tables.size());
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+  for (int k = 0; k <= tables; ++k) {
+    if (k < tables) {
+      assembly_->tables[tables - 1 - k]->forward(values_.data());  // those of the last layer are the largest
+    } else {
+      for (const auto& step : assembly_->copies) step->forward(values_.data());
+    }
+  }
+  for (const auto& step : assembly_->species) step->forward(values_.data());
 }
 
-void TrainableNetwork::add_gradient(ArrayGradients arrays, double* gradient) const {
-  for (auto step = assembly_->steps.rbegin(); step != assembly_->steps.rend(); ++step) (*step)->reverse(values_.data(), arrays, gradient);
+void TrainableNetwork::add_gradient(ArrayGradients arrays, double* gradient, int threads) const {
+  for (const auto& step : assembly_->species) step->reverse(values_.data(), arrays, gradient);
+  const int tables = static_cast<int>(assembly_->tables.size());
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+  for (int k = 0; k <= tables; ++k) {
+    if (k < tables) {
+      assembly_->tables[tables - 1 - k]->reverse(values_.data(), arrays, gradient);
+    } else {
+      for (const auto& step : assembly_->copies) step->reverse(values_.data(), arrays, gradient);
+    }
+  }
 }
 
 }  // namespace adatom::gnn

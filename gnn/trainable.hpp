@@ -30,11 +30,11 @@ class TrainableNetwork {
   std::shared_ptr<const Network> network() const;
 
   /// Assembles the network from other values of the tensors, [values().size()].
-  void assign(const double* values);
+  void assign(const double* values, int threads = 1);
 
   /// Adds to `gradient`, [values().size()], what follows from gradients with respect to the arrays of the network (Evaluator::weight_gradient).
   /// Tensors that no array depends on (atomic energies, scale, shift, frequencies, radii) get nothing.
-  void add_gradient(ArrayGradients arrays, double* gradient) const;
+  void add_gradient(ArrayGradients arrays, double* gradient, int threads = 1) const;
 
  private:
   std::shared_ptr<Network> network_;

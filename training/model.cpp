@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "training/model.hpp"
 
+#include <omp.h>
+
 #include <algorithm>
 
 namespace adatom::training {
 
 TrainingModel::TrainingModel(const ModelFile& file, const std::vector<int>& elements, TrainingPrecision precision, int threads, int knots)
-    : file_(file), threads_(threads) {
+    : file_(file), threads_(threads > 0 ? threads : omp_get_max_threads()) {
   gnn::NetworkOptions options;
   options.elements = file.elements;
   options.heads = static_cast<int>(file.heads.size());
@@ -46,7 +48,7 @@ void TrainingModel::assign(const double* parameters) {
   for (const ParameterBlock& b : blocks_)
     for (std::size_t k = 0; k < b.size; ++k) values_[b.tensor + k] = parameters[b.offset + k] * b.scale;
   for (Head& h : networks_) {
-    h.network->assign(values_.data());
+    h.network->assign(values_.data(), threads_);
     h.plain_stale = h.dual_stale = true;
   }
 }
@@ -74,7 +76,7 @@ ErrorSums TrainingModel::gradient(const TrainingBatch& batch, int head, Loss& lo
   gnn::ArrayGradients arrays;
   h.dual->weight_gradient(batch.graph(), derivatives, arrays);
   std::vector<double> of_tensors(values_.size(), 0.0);
-  h.network->add_gradient(std::move(arrays), of_tensors.data());
+  h.network->add_gradient(std::move(arrays), of_tensors.data(), threads_);
   for (const ParameterBlock& b : blocks_)
     for (std::size_t k = 0; k < b.size; ++k) gradient[b.offset + k] += b.scale * of_tensors[b.tensor + k];
   return sums;

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import typer
 
-from adatom.cli import bench, evaluate, import_model, info, relax
+from adatom.cli import bench, evaluate, import_model, info, relax, train
 
 app = typer.Typer(
     name="adatom",
-    help="Machine-learned interatomic potentials: inspect, import, evaluate, relax, benchmark.",
+    help="Machine-learned interatomic potentials: train, inspect, import, evaluate, relax, benchmark.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -19,6 +19,7 @@ app.add_typer(import_model.app, name="import")
 app.command("eval")(evaluate.evaluate)
 app.command("relax")(relax.relax)
 app.command("bench")(bench.bench)
+app.command("train")(train.train)
 
 
 def main() -> None:

@@ -1,0 +1,9 @@
+#!/bin/bash
+#SBATCH --job-name=adatom
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=4
+#SBATCH --cpus-per-task=16
+#SBATCH --time=04:00:00
+# Trains on 8 processes of 16 threads. Interrupted jobs go on where they were: submit the same file again.
+export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
+srun python -m adatom train config.toml --resume

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: MIT
+"""Training from end to end, on a sample of 3BPA."""
+
+import copy
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+pytest.importorskip("torch", reason="training needs torch")
+from adatom import AdatomCalculator, Potential  # noqa: E402
+from adatom.training import load_config, train  # noqa: E402
+
+DATA = Path(__file__).parents[1] / "data"
+MACE = {"family": "mace", "channels": 16, "max_L": 0, "l_max": 2, "correlation": 2, "layers": 2, "r_max": 4.0, "radial_mlp": [16, 16]}
+
+
+@pytest.fixture
+def config(tmp_path):
+    return {
+        "model": dict(MACE),
+        "output": str(tmp_path / "run"),
+        "threads": 1,
+        "seed": 3,
+        "data": {"train": [str(DATA / "3bpa_sample.extxyz")], "isolated_atoms": str(DATA / "3bpa_isolated_atoms.extxyz"), "valid_fraction": 0.2},
+        "loss": {"energy": 15.0, "forces": 1000.0},
+        "training": {"epochs": 4, "batch_size": 5},
+    }
+
+
+def tensors(folder):
+    return load_file(Path(folder) / "model.safetensors")
+
+
+def command(folder, config, **environment):
+    """`adatom train` on a configuration, as a process that runs."""
+    file = Path(folder) / "config.json.toml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(as_toml(config))
+    arguments = [sys.executable, "-m", "adatom", "train", str(file), "--json"]
+    return arguments, {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+
+
+def as_toml(table, prefix=""):
+    plain = {k: v for k, v in table.items() if not isinstance(v, dict)}
+    text = "".join(f"{k} = {json.dumps(v)}\n" for k, v in plain.items())
+    for k, v in table.items():
+        if isinstance(v, dict):
+            text += f"\n[{prefix}{k}]\n" + as_toml(v, f"{prefix}{k}.")
+    return text
+
+
+@pytest.mark.parametrize("family", ["mace", "nequip"])
+def test_errors_fall_and_the_file_gives_the_reported_ones(config, family):
+    if family == "nequip":
+        config["model"] = {"family": "nequip", "channels": 16, "l_max": 1, "layers": 2, "r_max": 4.0}
+    config["training"]["epochs"] = 12
+    result = train(config)
+    first, last = result.epochs[0]["valid"], result.epochs[-1]["valid"]
+    assert last["force_rmse"] < 0.6 * first["force_rmse"]
+    best = [e for e in result.epochs if e["best"]][-1]["valid"]
+    # The validation set again, through the calculator
+    potential = Potential.load(result.model)
+    result_of_file = train({**config, "model": {"file": str(result.model)}, "output": config["output"] + "_again",
+                            "optimizer": {"learning_rate": 1e-30}, "training": {"epochs": 1, "batch_size": 5, "ema_decay": 0.0}})
+    assert result_of_file.epochs[0]["valid"]["force_rmse"] == pytest.approx(best["force_rmse"], rel=1e-4)
+    frames = ase.io.read(DATA / "3bpa_sample.extxyz", ":")
+    assert potential.evaluate(frames[0]).forces.shape == (27, 3)
+    calculated = frames[0].copy()
+    calculated.calc = AdatomCalculator(result.model)
+    assert np.abs(calculated.get_forces() - frames[0].get_forces()).max() < 3.0
+
+
+def test_a_trained_file_has_the_energies_that_the_trainer_reported(config):
+    config["data"]["valid"] = config["data"]["train"]
+    result = train(config)
+    best = [e for e in result.epochs if e["best"]][-1]["valid"]
+    potential = Potential.load(result.model)
+    frames = ase.io.read(DATA / "3bpa_sample.extxyz", ":")
+    results = potential.evaluate(frames)
+    energy = np.sqrt(np.mean([(r.energy - f.get_potential_energy()) ** 2 for r, f in zip(results, frames)]))
+    force = np.sqrt(np.mean([np.mean((r.forces - f.get_forces()) ** 2) for r, f in zip(results, frames)]))
+    assert energy == pytest.approx(best["energy_rmse"], abs=2e-4)
+    assert force == pytest.approx(best["force_rmse"], rel=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "schedule_free", "soap"])
+def test_optimizers_learn(config, optimizer):
+    config["optimizer"] = {"name": optimizer, "learning_rate": 0.01 if optimizer != "schedule_free" else 0.02}
+    config["training"]["epochs"] = 6
+    if optimizer == "schedule_free":
+        config["training"]["ema_decay"] = 0.0
+        config["schedule"] = {"type": "constant"}
+    result = train(config)
+    assert result.epochs[-1]["valid"]["loss"] < 0.5 * result.epochs[0]["valid"]["loss"]
+
+
+def test_two_runs_are_the_same_bit_for_bit(config, tmp_path):
+    train(config)
+    other = copy.deepcopy(config)
+    other["output"], other["threads"] = str(tmp_path / "other"), 2
+    train(other)
+    a, b = tensors(config["output"]), tensors(other["output"])
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(config, tmp_path):
+    config["training"]["epochs"] = 30
+    whole = copy.deepcopy(config)
+    whole["output"] = str(tmp_path / "whole")
+    train(whole)
+    arguments, environment = command(tmp_path / "killed", config)
+    chance = random.Random(os.getpid())
+    kills = 0
+    for _ in range(3):
+        process = subprocess.Popen([*arguments, "--resume"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        checkpoint, before = Path(config["output"]) / "checkpoint.safetensors", time.monotonic()
+        started = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        while process.poll() is None and time.monotonic() - before < 120:  # let it get somewhere
+            if checkpoint.exists() and checkpoint.stat().st_mtime_ns > started:
+                break
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0.0, 0.05))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.communicate()
+    assert kills > 0
+    subprocess.run([*arguments, "--resume"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    a, b = tensors(whole["output"]), tensors(config["output"])
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_weights_do_not_depend_on_the_number_of_processes(config, tmp_path):
+    config["precision"] = "double"
+    config["training"].update(epochs=8, batch_size=6)  # 34 configurations: neither batches nor processes divide them
+    ends = {}
+    for processes in (1, 2, 4):
+        run = copy.deepcopy(config)
+        run["output"] = str(tmp_path / f"run{processes}")
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        workers = []
+        for rank in range(processes):
+            arguments, environment = command(tmp_path / f"run{processes}", run, RANK=str(rank), WORLD_SIZE=str(processes), MASTER_ADDR="127.0.0.1",
+                                             MASTER_PORT=str(port), OMP_WAIT_POLICY="passive")
+            workers.append(subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        for w in workers:
+            _, errors = w.communicate(timeout=300)
+            assert w.returncode == 0, errors
+        losses = [json.loads(line)["train_loss"] for line in (Path(run["output"]) / "log.jsonl").read_text().splitlines() if '"epoch"' in line and "train_loss" in line]
+        ends[processes] = tensors(run["output"]), losses
+    for processes in (2, 4):
+        for name, value in ends[1][0].items():
+            assert np.abs(ends[processes][0][name] - value).max() <= 1e-10 * max(np.abs(value).max(), 1e-3), (processes, name)
+        assert ends[processes][1] == pytest.approx(ends[1][1], rel=1e-10)
+
+
+def test_frozen_tensors_stay(config, tmp_path):
+    first = train(config)
+    config["frozen"] = ["layers.0.", "embedding"]
+    config["model"] = {"file": str(first.model)}
+    config["output"] = str(tmp_path / "tuned")
+    tuned = train(config)
+    a, b = load_file(first.model), load_file(tuned.model)
+    for name in a:
+        same = np.array_equal(a[name], b[name])
+        if name.startswith(("layers.0.", "embedding")):
+            assert np.allclose(a[name], b[name], rtol=1e-14, atol=0), name
+        elif name.startswith("layers.1."):
+            assert not same, name
+
+
+def test_the_command_writes_a_model_a_log_and_pictures(config, tmp_path):
+    config["data"]["test"] = [str(DATA / "3bpa_sample.extxyz")]
+    arguments, environment = command(tmp_path / "run", config)
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True)
+    document = json.loads(done.stdout)
+    assert document["tests"]["3bpa_sample"]["force_rmse"] > 0
+    assert len(document["epochs"]) == 4
+    assert (tmp_path / "run" / "training.png").stat().st_size > 10000
+    events = [json.loads(line)["event"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert events == ["start"] + 4 * ["epoch"] + ["end"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimiser": {}}, "unknown key 'optimiser'; known are data, frozen, loss"),
+        ({"loss": {"force": 1.0}}, "unknown key 'loss.force'"),
+        ({"training": {"epochs": 0}}, "'training.epochs' is 0, expected 1 or more"),
+        ({"training": {"epochs": 2.5}}, "'training.epochs' is 2.5, expected a whole number"),
+        ({"loss": {"shape": "l3"}}, "'loss.shape' is \"l3\", expected one of l2, l1, huber, universal"),
+        ({"model": {}}, "family"),
+        ({"model": {"file": "x", "channels": 3}}, "'model' has 'file' and options of a new model"),
+        ({"data": {"train": []}}, "'data.train' is empty"),
+        ({"optimizer": {"name": "sgd"}}, "expected adam, adamw, schedule_free or soap"),
+    ],
+)
+def test_wrong_configurations(config, change, message):
+    with pytest.raises((ValueError, RuntimeError)) as error:
+        train({**config, **change})
+    assert message in str(error.value)
+
+
+def test_data_that_cannot_be_trained_on(config, tmp_path):
+    frames = ase.io.read(DATA / "3bpa_sample.extxyz", ":6")
+
+    def attempt(message, **changes):
+        ase.io.write(tmp_path / "bad.extxyz", frames)
+        run = {**config, "data": {**config["data"], "train": [str(tmp_path / "bad.extxyz")], **changes}}
+        with pytest.raises((ValueError, RuntimeError)) as error:
+            train(run)
+        assert message in str(error.value)
+
+    attempt("data.keys.forces", keys={"forces": "dft_forces"}) if False else None
+    forces = frames[2].calc.results.pop("forces")
+    attempt("frame 2")
+    frames[2].calc.results["forces"] = forces
+    frames[3].positions[0, 0] = np.nan
+    attempt("frame 3")
+    frames[3].positions[0, 0] = 0.0
+    attempt("there is no configuration for validation", valid_fraction=0.0)
+    frames[1].numbers[0] = 9
+    attempt("there is no atomic energy of F")
+
+
+def test_checkpoint_of_another_architecture(config):
+    train(config)
+    config["model"]["channels"] = 32
+    with pytest.raises(RuntimeError, match="is of another architecture"):
+        train(config, resume=True)
+
+
+def test_toml_paths_count_from_the_file(tmp_path):
+    (tmp_path / "c.toml").write_text('output = "out"\n[data]\ntrain = ["a.extxyz"]\n[model]\nfile = "m.safetensors"\n')
+    document = load_config(tmp_path / "c.toml")
+    assert document["data"]["train"] == [str(tmp_path / "a.extxyz")]
+    assert document["output"] == str(tmp_path / "out")
+    (tmp_path / "c.toml").write_text("a = [1, 2")
+    with pytest.raises(ValueError, match="is not TOML"):
+        load_config(tmp_path / "c.toml")
