@@ -176,6 +176,8 @@ RunConfig parse_config(const json& document) {
   describe(table, config);
   table.finish();
   if (!config.model.is_object()) throw std::invalid_argument("'model' is missing, expected a table: 'file', or 'family' and its options");
+  if (!config.model.contains("file") && !config.model.contains("family"))
+    throw std::invalid_argument("'model' has neither 'file' (to go on from a model) nor 'family' (of a new one: mace or nequip)");
   if (config.model.contains("file") && config.model.size() > 1)
     throw std::invalid_argument("'model' has 'file' and options of a new model: a model that is read keeps its architecture, remove the options or 'file'");
   if (config.data.train.empty()) throw std::invalid_argument("'data.train' is empty, expected a list of files");

@@ -269,10 +269,18 @@ Trainer::Trainer(const RunConfig& config, std::shared_ptr<Communicator> communic
   p.best = p.parameters.clone();
   p.gradient = zeros(p.model->size());
   p.trained = torch::ones_like(p.parameters);
-  for (const ParameterBlock& b : p.model->blocks())
-    for (const std::string& prefix : config.frozen)
-      if (b.name.rfind(prefix, 0) == 0) p.trained.narrow(0, static_cast<std::int64_t>(b.offset), static_cast<std::int64_t>(b.size)).zero_();
-  p.optimizer = make_optimizer(config.optimizer, p.model->blocks());
+  std::vector<ParameterBlock> blocks = p.model->blocks();
+  for (const std::string& prefix : config.frozen) {
+    bool found = false;
+    for (ParameterBlock& b : blocks)
+      if (b.name.rfind(prefix, 0) == 0) {
+        found = true;
+        b.decays = false;
+        p.trained.narrow(0, static_cast<std::int64_t>(b.offset), static_cast<std::int64_t>(b.size)).zero_();
+      }
+    if (!found) throw std::invalid_argument("'frozen' has '" + prefix + "', with which the name of no trained tensor begins");
+  }
+  p.optimizer = make_optimizer(config.optimizer, blocks);
   p.loss = Loss(config.loss);
   p.learning_rate = config.optimizer.learning_rate;
   std::filesystem::create_directories(p.folder());
