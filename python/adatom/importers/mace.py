@@ -155,8 +155,10 @@ def _layer(t, interaction, product, readout, heads, tensors):
     mlp[-1] = mlp[-1] * np.repeat([s * (-1.0) ** l for s, (_, l, _) in zip(signs, paths)], muls)
     linear, _ = _e3nn.linear(interaction.linear, f"{what}.linear")
     if normalization == "constant":
-        linear = {ir: m / float(interaction.avg_num_neighbors) for ir, m in linear.items()}
+        constant = {"normalization_constant": float(interaction.avg_num_neighbors)}
+        linear = {ir: m / constant["normalization_constant"] for ir, m in linear.items()}
     else:
+        constant = {}
         density, _ = _e3nn.fully_connected(interaction.density_fn, f"{what}.density_fn")
         if len(density) != 1:
             raise UnsupportedModel(f"{what}.density_fn has {len(density)} layers: expected one")
@@ -180,7 +182,7 @@ def _layer(t, interaction, product, readout, heads, tensors):
         "features_in": str(interaction.linear_up.irreps_in), "irreps_conv": str(irreps_conv), "irreps_message": str(message),
         "features_out": str(features_out), "paths": paths,
         "radial_mlp": {"activation": act, "layers": len(mlp), "layer_norm": False},
-        "normalization": normalization, "skip": skip, "update": {"type": "contraction", "correlation": correlation},
+        "normalization": normalization, **constant, "skip": skip, "update": {"type": "contraction", "correlation": correlation},
         "readout": _readout(t, readout, heads, tensors),
     }
 

@@ -128,7 +128,7 @@ def _layer(t, modules, heads, tensors):
         raise UnsupportedModel(f"layer {t}: no path leads to {unreached[0]} of the gate's input {message}")
     return {"features_in": str(features_in), "irreps_conv": str(features_in), "irreps_message": str(message), "features_out": str(gate.irreps_out),
             "paths": paths, "radial_mlp": {"activation": act, "layers": len(mlp), "layer_norm": False}, "normalization": "constant",
-            "skip": "none" if intro is None else "features", "update": _gate(gate, t), "readout": None}
+            "normalization_constant": float(conv.denominator), "skip": "none" if intro is None else "features", "update": _gate(gate, t), "readout": None}
 
 
 def _gate(gate, t):
