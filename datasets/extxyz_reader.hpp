@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "datasets/frame_source.hpp"
+#include "datasets/key_values.hpp"
+#include "datasets/text.hpp"
+
+namespace adatom::datasets {
+
+/// Reads extxyz, ASE's dialects of it and plain xyz, one frame at a time.
+///
+///     8                                                          number of atoms
+///     Lattice="a_x a_y a_z b_x ... c_z" Properties=species:S:1:pos:R:3:forces:R:3 energy=-34.1 pbc="T T F"
+///     Cu 0.0 0.0 0.0  0.1 0.0 0.0                                columns as Properties says, in any order
+///
+/// - Values in quotes or brackets; Lattice of 9 numbers (rows are the vectors) or 3 (orthorhombic); Fortran's D exponents; Windows line ends.
+/// - `pbc` is true along all vectors if there is a Lattice (that is not zero), else false, unless it is given. Lines VEC1, VEC2, VEC3 after the
+///   atoms (ASE's vec_cell) are cell vectors, periodic.
+/// - Elements by symbol in any case (`species`, `element`, `symbol`) or atomic number (`Z`, or a number in the species column).
+/// - Without Properties the columns are species and pos; further columns are ignored.
+/// - A stress or a virial that is zero, in a frame whose cell has no volume, is no label; any other there is an error. Where both are given
+///   they must agree.
+/// - Lattice, Properties and pbc are found in any case (a `lattice=` that is ignored would silently make a molecule of a crystal).
+///
+/// Numbers that are not finite are read, and found by `defects`. Everything else that does not fit throws DataError with file, frame and line.
+class ExtxyzReader : public FrameSource {
+ public:
+  explicit ExtxyzReader(const std::filesystem::path& file, const LabelKeys& keys = {});
+
+  /// At the end of the file, throws DataError if a key was changed from its default but is in no frame, and lists the keys that are.
+  bool next(Frame& frame) override;
+  std::int64_t index() const override { return index_; }
+  std::string where() const override;
+
+  std::uint64_t begin() const { return begin_; }      ///< first byte of the last frame in the file
+  std::uint64_t end() const { return lines_.end(); }  ///< byte after it
+
+  /// How many of the frames so far have each entry of the comment line, and each column; the first 1000 names.
+  const std::map<std::string, std::int64_t>& entries() const { return entries_; }
+  const std::map<std::string, std::int64_t>& columns() const { return columns_; }
+
+ private:
+  struct Column {
+    std::string name;
+    char type = 'R';
+    int count = 1, first = 0;
+  };
+
+  [[noreturn]] void fail(const std::string& what) const;
+  const KeyValue* find(const std::string& key) const;
+  const Column* find_column(const std::string& name) const;
+  void read_comment(Frame& frame);
+  void read_columns();
+  void read_atoms(Frame& frame, std::int64_t n);
+  void read_vectors(Frame& frame);
+  void read_cell(Frame& frame);
+  void check_periodicity(const Structure& structure) const;
+  void read_stress(Frame& frame);
+  double read_number(const KeyValue& pair);
+  bool read_tensor(const std::string& key, Voigt& tensor);
+  int element(std::string_view word, bool as_number) const;
+  void check_keys() const;
+
+  std::filesystem::path file_;
+  LabelKeys keys_;
+  LineReader lines_;
+  std::int64_t index_ = -1, first_line_ = 0;
+  std::int64_t error_line_ = 0;  // for messages; 0: the last line read
+  std::uint64_t begin_ = 0;
+  std::vector<KeyValue> pairs_;
+  std::string properties_;  // of the columns below
+  std::vector<Column> table_;
+  bool announced_ = false;  // by Properties, so that a line must have exactly these columns
+  std::vector<std::string_view> words_;
+  std::vector<double> numbers_;
+  std::map<std::string, std::int64_t> entries_, columns_;
+};
+
+}  // namespace adatom::datasets
