@@ -36,6 +36,7 @@ inline std::string read_bytes(const std::filesystem::path& file) {
 }
 
 inline void write_bytes(const std::filesystem::path& file, const std::string& bytes) {
+  std::filesystem::remove(file);  // some file systems wait for the disk when a file is cut and written again
   std::ofstream out(file, std::ios::binary);
   out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   REQUIRE(out.good());

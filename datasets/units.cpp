@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+#include "datasets/units.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "datasets/statistics.hpp"
+#include "datasets/text.hpp"
+
+namespace adatom::datasets {
+namespace {
+
+struct Unit {
+  const char* name;
+  double size;  // eV
+};
+constexpr Unit energy_units[] = {{"eV", 1.0},  {"hartree", hartree}, {"rydberg", rydberg}, {"kcal/mol", kcal_per_mol}, {"kJ/mol", kJ_per_mol},
+                                 {"meV", 1e-3}};
+
+std::string rounded(double value) {
+  std::string text(32, '\0');
+  text.resize(static_cast<std::size_t>(std::snprintf(text.data(), text.size(), "%.3g", value)));
+  return text;
+}
+
+/// Total energy of a free atom by the semiclassical expansion in Z^(1/3) (Thomas-Fermi, Scott, Schwinger: Englert, Schwinger, Phys. Rev. A 32, 26,
+/// 1985), hartree; within 8 % of the truth for all elements. What all-electron codes give.
+double all_electron_energy(double z) { return -0.768745 * std::pow(z, 7.0 / 3) + 0.5 * z * z - 0.269900 * std::pow(z, 5.0 / 3); }
+
+/// All-electron energies tell their unit. Those with pseudopotentials do not: they are far smaller in any unit.
+void suspect_total_energies(const HeadSummary& head, std::vector<UnitSuspicion>& found) {
+  if (head.atomic_energies.rank < head.atomic_energies.fitted) return;  // some combinations only: single elements mean nothing
+  std::vector<double> ratios;
+  bool heavier_than_helium = false;
+  for (const auto& [z, entry] : head.atomic_energies.elements) {
+    ratios.push_back(entry.energy / all_electron_energy(z));
+    heavier_than_helium = heavier_than_helium || z > 2;
+  }
+  if (ratios.empty() || !heavier_than_helium) return;  // hydrogen has no core, so pseudopotentials change nothing
+  const auto [least, most] = std::minmax_element(ratios.begin(), ratios.end());
+  for (const auto& [name, size] : energy_units) {
+    const double expected = hartree / size;
+    if (std::string_view(name) != "eV" && *least > 0.88 * expected && *most < 1.12 * expected)
+      found.push_back({"energy", name,
+                       "the energies of the atoms are " + rounded(median(ratios)) + " times those of all-electron calculations in hartree; " +
+                           rounded(expected) + " is expected of " + name + ", " + rounded(hartree) + " of eV"});
+  }
+}
+
+/// Per atom and without the composition's part energies of one data set vary by tenths of an eV.
+void suspect_residual(const HeadSummary& head, std::vector<UnitSuspicion>& found) {
+  if (head.residual.count < 10) return;
+  const double width = head.residual.deviation();
+  const std::string fact = "energies per atom vary by " + rounded(width) + " (standard deviation, composition removed); ";
+  if (width > 20) found.push_back({"energy", "meV, kJ/mol or kcal/mol", fact + "in eV more than 5 is rare"});
+  if (width > 5 && width <= 20) found.push_back({"energy", "kcal/mol, or several levels of theory in one head", fact + "in eV more than 5 is rare"});
+}
+
+void suspect_forces(const HeadSummary& head, std::vector<UnitSuspicion>& found) {
+  if (head.with_forces < 10 || head.force.rms() == 0) return;
+  const double rms = head.force.rms();
+  const std::string fact = "force components have a root mean square of " + rounded(rms) + "; ";
+  if (rms > 100) found.push_back({"forces", "meV/angstrom or kJ/mol/nm", fact + "in eV/angstrom more than 10 is rare"});
+  if (rms > 10 && rms <= 100) found.push_back({"forces", "kcal/mol/angstrom", fact + "in eV/angstrom more than 10 is rare"});
+  // Relaxed structures have small forces too; but then their largest ones are small as well.
+  if (rms < 0.05 && head.largest_force.max < 0.3 && head.residual.count >= 10 && head.residual.deviation() > 0.02)
+    found.push_back(
+        {"forces", "hartree/bohr or rydberg/bohr",
+         fact + "with energies that vary by " + rounded(head.residual.deviation()) + " eV per atom, more than 0.05 eV/angstrom is usual"});
+}
+
+/// 1 eV/angstrom^3 is 160 GPa: more than the bulk modulus of most solids.
+void suspect_stress(const HeadSummary& head, std::vector<UnitSuspicion>& found) {
+  if (head.stress.count < 10) return;
+  if (head.stress.rms() > 2)
+    found.push_back(
+        {"stress", head.stress.rms() > 20 ? "kbar" : "GPa or kbar",
+         "stress components have a root mean square of " + rounded(head.stress.rms()) + "; in eV/angstrom^3 more than 1 (160 GPa) is rare"});
+}
+
+void suspect_slope(const HeadSummary& head, std::vector<UnitSuspicion>& found) {
+  const EnergyForceSlope& s = head.slope;
+  if (s.pairs < 10 || (s.median > 0.8 && s.median < 1.25) || s.q3 - s.q1 > 0.3 * std::abs(s.median)) return;
+  std::string guess = "another unit than the forces, or another sign";
+  const std::pair<double, std::string> ratios[] = {{1 / hartree, "hartree where forces are in eV/angstrom"},
+                                                   {1 / rydberg, "rydberg where forces are in eV/angstrom"},
+                                                   {1 / kcal_per_mol, "kcal/mol where forces are in eV/angstrom"},
+                                                   {1 / kJ_per_mol, "kJ/mol where forces are in eV/angstrom"},
+                                                   {1000, "meV where forces are in eV/angstrom"},
+                                                   {hartree / bohr, "eV where forces are in hartree/bohr"},
+                                                   {rydberg / bohr, "eV where forces are in rydberg/bohr"},
+                                                   {kcal_per_mol, "eV where forces are in kcal/mol/angstrom"},
+                                                   {1e-3, "eV where forces are in meV/angstrom"},
+                                                   {1 / bohr, "hartree where forces are in hartree/bohr"},
+                                                   {-1, "the gradient in place of the forces: their sign"}};
+  for (const auto& [ratio, name] : ratios)
+    if (s.median / ratio > 0.9 && s.median / ratio < 1.1) guess = name;
+  found.push_back({"energy and forces", guess,
+                   "between neighbouring frames the energy changes by " + rounded(s.median) + " times -F dx (median of " + std::to_string(s.pairs) +
+                       " pairs, half of them within " + rounded(s.q1) + " to " + rounded(s.q3) + "), expected 1"});
+}
+
+}  // namespace
+
+std::vector<UnitSuspicion> suspect_units(const HeadSummary& head) {
+  std::vector<UnitSuspicion> found;
+  suspect_total_energies(head, found);
+  suspect_residual(head, found);
+  suspect_forces(head, found);
+  suspect_stress(head, found);
+  suspect_slope(head, found);
+  return found;
+}
+
+}  // namespace adatom::datasets
