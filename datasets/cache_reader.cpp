@@ -70,11 +70,11 @@ void CacheReader::open() {
   if (head.magic != magic)
     fail("it is no training cache: it begins with " + in_quotes({head.magic.data(), head.magic.size()}) + ", expected " +
          in_quotes({magic.data(), magic.size()}) + "; make one with `adatom data convert`");
+  if (size < sizeof(Head) + sizeof(Foot)) fail("it has only " + std::to_string(size) + " bytes" + make_again);
   if (head.version == 0 || head.version > version)
     fail("its format version is " + std::to_string(head.version) + ", this Adatom reads up to " + std::to_string(version) +
          ": update Adatom, or make the cache again");
   if (head.reserved != 0) fail("bytes 12 to 15 are not zero" + make_again);
-  if (size < sizeof(Head) + sizeof(Foot)) fail("it has only " + std::to_string(size) + " bytes" + make_again);
   read_bytes(&foot_, sizeof(foot_), size - sizeof(foot_));
   if (foot_.end_magic != end_magic) fail("its last bytes are not those of a cache" + make_again);
   if (foot_.foot_checksum != xxhash64(&foot_, offsetof(Foot, foot_checksum))) fail("the checksum of its foot is wrong" + make_again);

@@ -88,6 +88,14 @@ struct Source {
   std::int64_t frames = 0;
 };
 
+/// Of one frame without defects; NaN where a label is missing.
+struct FrameValues {
+  FrameReference frame;
+  int atoms = 0;
+  double residual = 0.0;  ///< energy per atom after the least-squares fit of the composition
+  double largest_force = 0.0;
+};
+
 struct Report {
   std::vector<Source> sources;
   std::int64_t frames = 0, atoms = 0;
@@ -103,6 +111,7 @@ struct Report {
   double near_tolerance = 0.0;                            ///< 0: not looked for
   std::map<std::string, std::int64_t> space_groups;       ///< of the frames that were looked at; "" where there is none
   std::int64_t space_groups_of = 0, crystals = 0;         ///< frames looked at, and all that are periodic along three vectors
+  std::vector<FrameValues> values;                        ///< for plots; not in the JSON
 };
 
 /// "train.extxyz: frame 12"

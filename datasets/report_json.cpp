@@ -49,6 +49,15 @@ Json json(const std::vector<T>& list, std::size_t longest) {
   return {{"count", list.size()}, {"first", first}};
 }
 
+/// With the number of frames that repeat another.
+Json json_of_copies(const std::vector<DuplicateSet>& sets, std::size_t longest) {
+  Json document = json(sets, longest);
+  std::size_t copies = 0;
+  for (const DuplicateSet& set : sets) copies += set.frames.size() - 1;
+  document["copies"] = copies;
+  return document;
+}
+
 Json json(const AtomicEnergies& energies) {
   Json elements = Json::object();
   for (const auto& [z, entry] : energies.elements)
@@ -112,8 +121,8 @@ std::string to_json(const Report& report, std::size_t longest) {
   document["stress_not_periodic"] = json(report.stress_not_periodic, longest);
   document["nearest_distance"] = json(report.nearest_distance);
   if (report.nearest_distance.count) document["nearest_distance"]["at"] = json(report.nearest_frame);
-  document["duplicates"] = json(report.duplicates, longest);
-  document["near_duplicates"] = json(report.near_duplicates, longest);
+  document["duplicates"] = json_of_copies(report.duplicates, longest);
+  document["near_duplicates"] = json_of_copies(report.near_duplicates, longest);
   document["near_tolerance"] = report.near_tolerance;
   document["space_groups"] = {{"crystals", report.crystals}, {"of", report.space_groups_of}, {"frames", report.space_groups}};
   return document.dump(-1, ' ', false, Json::error_handler_t::replace);

@@ -171,6 +171,7 @@ void Statistics::sample_crystal(const Frame& frame) {
 Report Statistics::finish() {
   fit_energies();
   find_outliers();
+  list_values();
   find_slopes();
   find_duplicates();
   if (options_.near_duplicates) find_near_duplicates();
@@ -224,6 +225,15 @@ void Statistics::find_outliers() {
     };
     find(energies, false, head.energy_outliers);
     find(forces, true, head.force_outliers);
+  }
+}
+
+void Statistics::list_values() {
+  constexpr double none = std::numeric_limits<double>::quiet_NaN();
+  for (const Row& row : rows_) {
+    const bool fitted = row.has_energy && !row.isolated;
+    const double residual = fitted ? (row.energy - fits_[row.head].energy(compositions_[row.composition])) / row.atoms : none;
+    report_.values.push_back({row.reference, static_cast<int>(row.atoms), residual, row.has_forces ? row.largest_force : none});
   }
 }
 

@@ -21,7 +21,7 @@ struct StatisticsOptions {
   double symmetry_tolerance = 1e-2;  ///< angstrom
 };
 
-/// Examines frames one after the other. Memory per frame: about 100 bytes, and 240 more for near-duplicates; not the frames themselves.
+/// Examines frames one after the other. Memory per frame: about 150 bytes, and 240 more for near-duplicates; not the frames themselves.
 class Statistics {
  public:
   explicit Statistics(const StatisticsOptions& options = {});
@@ -44,6 +44,7 @@ class Statistics {
   void sample_crystal(const Frame& frame);
   void fit_energies();
   void find_outliers();
+  void list_values();
   void find_duplicates();
   void find_near_duplicates();
   DuplicateSet duplicate_set(const std::vector<std::size_t>& rows) const;

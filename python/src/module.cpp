@@ -13,6 +13,8 @@
 
 namespace py = pybind11;
 
+void bind_datasets(py::module_& m);  // datasets.cpp
+
 namespace {
 
 using adatom::Result;
@@ -180,4 +182,6 @@ PYBIND11_MODULE(_core, m) {
       .def(
           "set_threads", [](LockedPotential& self, int threads) { self.run([&](adatom::Potential& potential) { potential.set_threads(threads); }); },
           py::arg("threads"));
+
+  bind_datasets(m);
 }

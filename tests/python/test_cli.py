@@ -149,5 +149,5 @@ def test_elements_of_import():
 
 def test_help_names_every_command(adatom_command):
     text = adatom_command("--help").stdout
-    for name in ("info", "import", "eval", "relax", "bench"):
+    for name in ("info", "import", "eval", "relax", "bench", "data"):
         assert name in text
