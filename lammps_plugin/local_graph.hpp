@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "adatom/graph.hpp"
+#include "node_id.hpp"
 
 namespace LAMMPS_NS {
 class Atom;
@@ -15,14 +16,24 @@ namespace adatom_lammps {
 
 /// The atoms and neighbours of one rank as the engine wants them.
 ///
-/// Nodes are the atoms whose type the model handles: first the rank's own, which receive, then its ghosts. Periodic images are ghosts, so no edge
-/// has a shift. Atoms of other types (NULL in pair_coeff, under pair_style hybrid) are left out.
+/// Nodes are the rank's own atoms, which receive, then the atoms of other ranks that are in the neighbour list, ordered by owner. LAMMPS has a ghost
+/// for each periodic image of an atom; all images share one node, so that nothing is computed, kept or sent for images. A node has the position of
+/// one of its atoms: the own atom, or the first ghost of a remote atom. Edges to the other images ("shifted ghosts") carry a shift:
+///
+///     x_ghost = positions[node] + shifts[shift]
+///
+/// Atoms whose type the model does not handle (NULL in pair_coeff, under pair_style hybrid) are left out, as are ghosts that are nobody's neighbours.
 class LocalGraph {
  public:
-  /// Takes over a full neighbour list with its skin. `species_of_type[type]` is the model's index of an element, -1 for types left out.
-  void rebuild(const LAMMPS_NS::Atom& atom, const LAMMPS_NS::NeighList& list, const std::vector<int>& species_of_type);
+  /// Built in two parts, since other ranks have to name their nodes in between.
+  /// First the nodes of the rank's own atoms: `species_of_type[type]` is the model's index of an element, -1 for types left out.
+  void set_own_atoms(const LAMMPS_NS::Atom& atom, const std::vector<int>& species_of_type);
+  /// Then the rest, from a full neighbour list with its skin. `node_ids`: of every atom, ghosts included; `rank`: this one.
+  void set_neighbours(const LAMMPS_NS::Atom& atom, const LAMMPS_NS::NeighList& list, const std::vector<int>& species_of_type,
+                      const std::vector<NodeId>& node_ids, int rank);
 
-  /// Positions of all nodes in angstrom. Returns the first atom whose position is not finite, or -1.
+  /// Positions and shifts in angstrom. Shifts change with the box, so they are formed anew from the positions of the ghosts.
+  /// Returns the first atom whose position is not finite, or -1.
   int update_positions(const LAMMPS_NS::Atom& atom, double angstrom);
 
   /// Whether the graph was built for as many atoms as there are now.
@@ -31,17 +42,19 @@ class LocalGraph {
   adatom::Graph view() const;
   int n_receivers() const { return n_receivers_; }
   int n_nodes() const { return static_cast<int>(atom_of_node_.size()); }
-  const std::vector<int>& node_of_atom() const { return node_of_atom_; }
   const std::vector<int>& atom_of_node() const { return atom_of_node_; }
+  const std::vector<NodeId>& remote() const { return remote_; }  ///< [n_nodes - n_receivers] names of the remote nodes, ascending
   std::size_t bytes() const;
 
  private:
   std::uint64_t revision_ = 0;
   int n_receivers_ = 0;
   std::vector<int> node_of_atom_, atom_of_node_, species_;
+  std::vector<NodeId> remote_;
+  std::vector<int> shifted_ghosts_;  // the atom of each shift from row 1 on; row 0 is zero, for all other senders
   std::vector<std::int64_t> first_edge_{0};
-  std::vector<int> sender_;
-  std::vector<double> positions_;
+  std::vector<int> sender_, shift_;
+  std::vector<double> positions_, shifts_;
 };
 
 }  // namespace adatom_lammps

@@ -18,7 +18,7 @@
 
 namespace LAMMPS_NS {
 
-PairAdatom::PairAdatom(LAMMPS* lammps) : Pair(lammps), halo_(comm, *this, graph_.node_of_atom()) {
+PairAdatom::PairAdatom(LAMMPS* lammps) : Pair(lammps), halo_(world) {
   single_enable = 0;  // the energy is not a sum over pairs
   restartinfo = 1;
   one_coeff = 1;
@@ -26,8 +26,7 @@ PairAdatom::PairAdatom(LAMMPS* lammps) : Pair(lammps), halo_(comm, *this, graph_
   reinitflag = 0;
   no_virial_fdotr_compute = 1;
   centroidstressflag = CENTROID_AVAIL;
-  // pair_style hybrid reads these once, before the model is known: see CommHalo
-  comm_forward = comm_reverse = adatom_lammps::CommHalo::max_doubles;
+  comm_forward = 1;  // a NodeId; features travel by RankHalo
 }
 
 PairAdatom::~PairAdatom() {
@@ -193,31 +192,47 @@ void PairAdatom::check_special_bonds() {
                             "'special_bonds lj/coul 1 1 1'");
 }
 
+/// Collective: ranks tell each other their nodes.
 void PairAdatom::rebuild_graph() {
   check_special_bonds();
-  graph_.rebuild(*atom, *list, species_);
+  graph_.set_own_atoms(*atom, species_);
+  node_ids_.assign(static_cast<std::size_t>(atom->nlocal + atom->nghost), {});
+  for (int node = 0; node < graph_.n_nodes(); ++node) node_ids_[graph_.atom_of_node()[node]] = {comm->me, node};
+  comm->forward_comm(this);  // those of the ghosts, whatever the comm_style
+  graph_.set_neighbours(*atom, *list, species_, node_ids_, comm->me);
+  halo_.connect(graph_.remote(), graph_.n_receivers());
   graph_is_stale_ = false;
   list_step_ = neighbor->lastcall;
   energies_.resize(graph_.n_receivers());
   forces_.resize(3 * static_cast<std::size_t>(graph_.n_nodes()));
 }
 
-/// An atom that left for infinity is seen by its owner and its neighbours only. All ranks agree on the error before the first halo, so that the run
-/// ends with a message; an abort from one rank may lose it. The reduction costs microseconds.
-void PairAdatom::update_positions() {
-  std::string message;
-  if (const int i = graph_.update_positions(*atom, units_.angstrom); i >= 0)
-    message =
-        fmt::format("atom {} is at ({}, {}, {}) on step {}: the simulation is unstable (a shorter timestep, or a minimisation first, may mend it)",
-                    atom->tag_enable ? atom->tag[i] : i, atom->x[i][0], atom->x[i][1], atom->x[i][2], update->ntimestep);
-  stop_all(message_of_any_rank(message));
+int PairAdatom::pack_forward_comm(int n, int* atoms, double* buffer, int, int*) {
+  for (int k = 0; k < n; ++k) buffer[k] = ubuf(node_ids_[atoms[k]].key()).d;
+  return n;
+}
+
+void PairAdatom::unpack_forward_comm(int n, int first, double* buffer) {
+  for (int k = 0; k < n; ++k) node_ids_[first + k] = adatom_lammps::NodeId(ubuf(buffer[k]).i);
+}
+
+/// Returns what is wrong on this rank.
+std::string PairAdatom::update_positions() {
+  if (!graph_.fits(*atom)) return "the number of atoms, ghosts included, changed without a new neighbour list: see neigh_modify";
+  const int i = graph_.update_positions(*atom, units_.angstrom);
+  if (i < 0) return {};
+  return fmt::format("atom {} is at ({}, {}, {}) on step {}: the simulation is unstable (a shorter timestep, or a minimisation first, may mend it)",
+                     atom->tag_enable ? atom->tag[i] : i, atom->x[i][0], atom->x[i][1], atom->x[i][2], update->ntimestep);
 }
 
 void PairAdatom::compute(int eflag, int vflag) {
   ev_init(eflag, vflag);
-  // ago: steps since the last build. Several builds may happen on one step (fix atom/swap): the step alone does not tell them apart.
-  if (graph_is_stale_ || neighbor->ago == 0 || neighbor->lastcall != list_step_ || !graph_.fits(*atom)) rebuild_graph();
-  update_positions();
+  // The same on every rank, since to rebuild is collective. ago: steps since the last build. Several builds may happen on one step (fix atom/swap):
+  // the step alone does not tell them apart.
+  if (graph_is_stale_ || neighbor->ago == 0 || neighbor->lastcall != list_step_) rebuild_graph();
+  // An atom that left for infinity is seen by its owner and its neighbours only. All ranks agree on the error before the first halo, so that the run
+  // ends with a message; an abort from one rank may lose it. The reduction costs microseconds.
+  stop_all(message_of_any_rank(update_positions()));
 
   adatom::GraphResult result;
   result.forces = forces_.data();
@@ -237,6 +252,7 @@ void PairAdatom::compute(int eflag, int vflag) {
   add_result(result);
 }
 
+/// What belongs to a remote node goes to one of its ghosts; LAMMPS's reverse communication brings it to the owner.
 void PairAdatom::add_result(const adatom::GraphResult& result) {
   const double eV = units_.electronvolt, eV_per_angstrom = units_.electronvolt / units_.angstrom;
   const auto& atoms = graph_.atom_of_node();
@@ -263,7 +279,7 @@ void PairAdatom::add_result(const adatom::GraphResult& result) {
 }
 
 double PairAdatom::memory_usage() {
-  double bytes = Pair::memory_usage() + static_cast<double>(graph_.bytes());
+  double bytes = Pair::memory_usage() + static_cast<double>(graph_.bytes() + halo_.bytes() + sizeof(adatom_lammps::NodeId) * node_ids_.capacity());
   bytes += sizeof(double) * static_cast<double>(energies_.capacity() + forces_.capacity() + virials_.capacity());
   if (potential_) bytes += static_cast<double>(potential_->counters().workspace_bytes);
   return bytes;

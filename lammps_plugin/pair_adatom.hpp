@@ -6,8 +6,9 @@
 #include <vector>
 
 #include "adatom/potential.hpp"
-#include "comm_halo.hpp"
 #include "local_graph.hpp"
+#include "node_id.hpp"
+#include "rank_halo.hpp"
 #include "units.hpp"
 
 #include <pair.h>
@@ -19,7 +20,8 @@ namespace LAMMPS_NS {
 ///
 /// E_t is the chemical symbol of atom type t, or NULL for a type that another style of pair_style hybrid or hybrid/overlay handles.
 ///
-/// Every rank evaluates its own atoms; features of ghosts travel by CommHalo, so the ghost shell is one cutoff deep whatever the number of layers.
+/// Every rank evaluates its own atoms; features of remote atoms travel by RankHalo, so the ghost shell is one cutoff deep whatever the number of
+/// layers. Periodic images cost nothing: see LocalGraph.
 /// The virial is the engine's (not the sum of r x f over ghosts), globally and per atom.
 class PairAdatom final : public Pair {
  public:
@@ -37,10 +39,8 @@ class PairAdatom final : public Pair {
   void write_restart_settings(FILE* file) override;
   void read_restart_settings(FILE* file) override;
 
-  int pack_forward_comm(int n, int* atoms, double* buffer, int, int*) override { return halo_.pack_forward(n, atoms, buffer); }
-  void unpack_forward_comm(int n, int first, double* buffer) override { halo_.unpack_forward(n, first, buffer); }
-  int pack_reverse_comm(int n, int first, double* buffer) override { return halo_.pack_reverse(n, first, buffer); }
-  void unpack_reverse_comm(int n, int* atoms, double* buffer) override { halo_.unpack_reverse(n, atoms, buffer); }
+  int pack_forward_comm(int n, int* atoms, double* buffer, int, int*) override;
+  void unpack_forward_comm(int n, int first, double* buffer) override;
 
   double memory_usage() override;
 
@@ -50,7 +50,7 @@ class PairAdatom final : public Pair {
   std::string load();
   void check_exclusions();
   void rebuild_graph();
-  void update_positions();
+  std::string update_positions();
   void check_special_bonds();
   void add_result(const adatom::GraphResult& result);
 
@@ -71,10 +71,11 @@ class PairAdatom final : public Pair {
   std::vector<int> species_;  // [ntypes + 1] of a type, -1 for NULL
   adatom_lammps::Units units_;
 
+  std::vector<adatom_lammps::NodeId> node_ids_;  // of all atoms, ghosts included
   adatom_lammps::LocalGraph graph_;
   bool graph_is_stale_ = true;
   bigint list_step_ = -1;  // of the neighbour list that graph_ was made from
-  adatom_lammps::CommHalo halo_;
+  adatom_lammps::RankHalo halo_;
 
   std::vector<double> energies_, forces_, virials_;
 };
