@@ -16,8 +16,8 @@ BIN := .venv/bin
 IMPORT_BIN := .venv-import/bin
 MODEL := build/models/sevennet-0-cu-c-o.safetensors
 
-SOURCES := $(shell find CMakeLists.txt pyproject.toml cmake gnn potential datasets lammps_plugin python \
-             tests/CMakeLists.txt tests/datasets tests/gnn tests/models tests/potential -type f ! -path '*/__pycache__/*' 2>/dev/null)
+SOURCES := $(shell find CMakeLists.txt pyproject.toml cmake gnn potential datasets training lammps_plugin python \
+             tests/CMakeLists.txt tests/datasets tests/gnn tests/models tests/potential tests/training -type f ! -path '*/__pycache__/*' 2>/dev/null)
 
 test: build/.installed
 	$(BIN)/python tests/run.py --build $(BUILD)
