@@ -45,7 +45,7 @@ void element_convolve_reverse(const EdgeTile<S>& tile, const EdgeRuns& runs, con
   using L = Lane<S, W>;
   using N = typename L::Number;
   constexpr int lms = (LMAX + 1) * (LMAX + 1), vectors = (lms + W - 1) / W, row = vectors * W;
-  constexpr int most = 256;
+  constexpr int most = 256, chains = 4;  // chains: sums side by side, to hide the latency of the multiply-add
   S transposed[most * row], phi[most];
   for (int run = 0; run < runs.runs; ++run) {
     const S* g = G + std::ptrdiff_t(run) * lms * functions;
@@ -53,9 +53,10 @@ void element_convolve_reverse(const EdgeTile<S>& tile, const EdgeRuns& runs, con
       for (int lm = 0; lm < row; ++lm) transposed[c * row + lm] = lm < lms ? g[lm * functions + c] : S(Base<S>(0));
     for (int e = runs.first[run]; e < runs.first[run + 1]; ++e) {
       const S* record = tile.record + std::ptrdiff_t(e) * tile.record_size;
-      N weights[2 * spline_taps], sum_r[1] = {N(Base<S>(0))}, sum_Y[vectors];
+      N weights[2 * spline_taps], sum_r[1] = {N(Base<S>(0))}, sum_Y[chains][vectors];
       for (int n = 0; n < 2 * spline_taps; ++n) weights[n] = L::uniform(record[n]);
-      for (N& s : sum_Y) s = N(Base<S>(0));
+      for (auto& chain : sum_Y)
+        for (N& s : chain) s = N(Base<S>(0));
       for (int c = 0; c < functions; c += W) {
         N f, slope, g_phi(Base<S>(0));
         radial.template value_and_slope<L>(weights, tile.knot[e], e, c, f, slope);
@@ -64,12 +65,13 @@ void element_convolve_reverse(const EdgeTile<S>& tile, const EdgeRuns& runs, con
         for (int lm = 0; lm < lms; ++lm) g_phi = fma(g_phi, L::load(g + lm * functions + c), record[record_Y + lm]);
         sum_r[0] = fma(sum_r[0], g_phi, slope);
       }
+      for (int c = 0; c < functions; c += chains)
 #pragma GCC unroll 4
-      for (int c = 0; c < functions; ++c)
-        for (int v = 0; v < vectors; ++v) sum_Y[v] = fma(sum_Y[v], L::load(transposed + c * row + v * W), phi[c]);
+        for (int k = 0; k < chains; ++k)
+          for (int v = 0; v < vectors; ++v) sum_Y[k][v] = fma(sum_Y[k][v], L::load(transposed + (c + k) * row + v * W), phi[c + k]);
       S total[1], g_Y[row];
       sum_over_lanes(sum_r, total);
-      for (int v = 0; v < vectors; ++v) L::store(g_Y + v * W, sum_Y[v]);
+      for (int v = 0; v < vectors; ++v) L::store(g_Y + v * W, (sum_Y[0][v] + sum_Y[1][v]) + (sum_Y[2][v] + sum_Y[3][v]));
       S* adjoint = tile.adjoint + std::ptrdiff_t(e) * tile.adjoint_size;
       for (int lm = 0; lm < lms; ++lm) adjoint[lm] = adjoint[lm] + g_Y[lm];
       adjoint[gr] = adjoint[gr] + total[0];

