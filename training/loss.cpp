@@ -127,7 +127,7 @@ ErrorSums Loss::operator()(const TrainingBatch& batch, const Predictions& p, con
       }
       sums.stresses += 9.0;
     }
-    if (!finite) throw std::domain_error("configuration " + std::to_string(k) + " of the batch has an energy, force or stress that is not finite");
+    if (!finite) throw NotFinite(k);
     first += atoms;
   }
   if (gradient) *gradient = {energies_.data(), forces_.data(), strains_.empty() ? nullptr : strains_.data(), batch.structure().data()};

@@ -7,6 +7,7 @@
 // batch, over all processes: so L does not depend on how many processes share the batch.
 #pragma once
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -54,8 +55,14 @@ struct Predictions {
 /// Runs an evaluator over a batch. `strains`: whether strain derivatives are needed.
 void predict(gnn::Evaluator& evaluator, const TrainingBatch& batch, bool strains, Predictions& predictions);
 
+/// A prediction that is not finite, of a configuration of a batch.
+struct NotFinite : std::domain_error {
+  explicit NotFinite(std::size_t k) : std::domain_error("an energy, force or stress is not finite"), configuration(k) {}
+  std::size_t configuration;
+};
+
 /// Loss and errors of a batch, and, if `gradient` is not null, the derivatives of the loss in the form that Evaluator::weight_gradient takes.
-/// Throws std::domain_error that names the configuration if a prediction is not finite.
+/// Throws NotFinite.
 class Loss {
  public:
   explicit Loss(const LossOptions& options) : options_(options) {}

@@ -104,7 +104,14 @@ struct Trainer::Implementation {
       if (mine.empty()) continue;
       TrainingBatch& batch = batch_;
       batch.assign(mine, model->elements(), model->cutoff(), config.threads);
-      body(batch, model_head(data.heads[h]), counts);
+      try {
+        body(batch, model_head(data.heads[h]), counts);
+      } catch (const NotFinite& error) {
+        save_checkpoint();
+        throw std::runtime_error(set.origins[numbers[error.configuration]] + ": " + error.what() + " in epoch " + std::to_string(epoch) + ", step " +
+                                 std::to_string(step) + "; its labels may be wrong, or the learning rate (now " + std::to_string(learning_rate) +
+                                 ") too high. The checkpoint before this step is in " + folder().string());
+      }
     }
   }
   int model_head(const std::string& name) const {
@@ -144,7 +151,11 @@ struct Trainer::Implementation {
     communicator->sum(&total, 1);
     gradient.mul_(trained);
     const double norm = gradient.norm().item<double>();
-    if (!std::isfinite(norm)) throw std::domain_error("the gradient is not finite");
+    if (!std::isfinite(norm)) {
+      save_checkpoint();
+      throw std::runtime_error("the gradient is not finite in epoch " + std::to_string(epoch) + ", step " + std::to_string(step) +
+                               ": try a lower learning rate; the checkpoint before this step is in " + folder().string());
+    }
     if (config.clip_gradient > 0 && norm > config.clip_gradient) gradient.mul_(config.clip_gradient / norm);
     const double warm = config.schedule.warmup_steps > 0 ? std::min(1.0, (step + 1.0) / config.schedule.warmup_steps) : 1.0;
     optimizer->step(parameters, gradient, learning_rate * warm);
