@@ -106,11 +106,11 @@ class CpuEvaluator final : public Evaluator {
       if (t > 0 && halo) halo->forward(states_[t].u.data(), layers_[t].spec->conv_layout.size * sizeof(S));
       run_chunks([&](int chunk, Workspace<S>& w) { forward(graph, t, chunk, reverses, w); });
     }
-    if (!reverses) return;
-    for (int t = last() - 1; t >= 0; --t) {
+    for (int t = last() - 1; reverses && t >= 0; --t) {
       sum_adjoints(graph, t + 1, halo);
       run_chunks([&](int chunk, Workspace<S>& w) { reverse(graph, t, chunk, w); });
     }
+    level(workspaces_);
     if (loss_) species_gradient(graph);
   }
 
@@ -364,7 +364,7 @@ class CpuEvaluator final : public Evaluator {
     const int* species = g.species + tile.first;
     const std::size_t size = spec.message_layout.size;
     if (spec.merged()) {
-      S* B = need(w.B, tile.runs.runs * std::size_t(tiles_.harmonics()) * spec.element_functions);
+      S* B = need(w.B, tile.most_runs(network_->species()) * tiles_.harmonics() * spec.element_functions);
       with_element_rows(w, [&](auto lmax, const auto& rows) {
         element_convolve<S, W, decltype(lmax)::value>(tile.edges, tile.runs, rows, spec.element_functions, B);
       });
@@ -474,7 +474,7 @@ class CpuEvaluator final : public Evaluator {
     if (!spec.density.empty()) reverse_density(g, layer, tile, kept, gmessage, w);
     if (spec.merged()) {
       const std::size_t b_size = std::size_t(tiles_.harmonics()) * spec.element_functions;
-      S* B = need(w.B, tile.runs.runs * b_size);
+      S* B = need(w.B, tile.most_runs(network_->species()) * b_size);
       if (spec.message_layout.blocks.size() < std::size_t(network_->l_max + 1)) std::fill_n(B, tile.runs.runs * b_size, S(T(0)));
       element_linear<S, W, RB>(g, layer, tiles_.harmonics(), tile, Direction::reverse, B, gmessage, w);
       with_element_rows(w, [&](auto lmax, const auto& rows) {
