@@ -7,6 +7,9 @@
 //
 // A pass for the weights' gradient runs through the same code in dual arithmetic; it forms no forces, and keeps the inputs of all linear maps.
 #pragma once
+#include <stdexcept>
+#include <string>
+
 #include "gnn/cpu/flops.hpp"
 #include "gnn/cpu/maps.hpp"
 #include "gnn/cpu/tiles.hpp"
@@ -101,7 +104,11 @@ class CpuEvaluator final : public Evaluator {
     const bool reverses = wanted_.forces || loss_;
     prepare(graph);
     run_chunks([&](int chunk, Workspace<S>& w) { edges_.form(graph, chunk, tangents, network_->repels && !loss_, w); });
-    edges_.check(graph);
+    const auto [bad, what] = edges_.fault(graph);
+    if (halo)
+      halo->agree(bad, what);
+    else if (bad >= 0)
+      throw std::invalid_argument("atom " + std::to_string(bad) + " " + what);
     for (int t = 0; t <= last(); ++t) {
       if (t > 0 && halo) halo->forward(states_[t].u.data(), layers_[t].spec->conv_layout.size * sizeof(S));
       run_chunks([&](int chunk, Workspace<S>& w) { forward(graph, t, chunk, reverses, w); });
