@@ -18,7 +18,7 @@
 
 namespace LAMMPS_NS {
 
-PairAdatom::PairAdatom(LAMMPS* lammps) : Pair(lammps), halo_(world) {
+PairAdatom::PairAdatom(LAMMPS* lammps) : Pair(lammps), halo_(world, [this](int node, const std::string& what) { agree(node, what); }) {
   single_enable = 0;  // the energy is not a sum over pairs
   restartinfo = 1;
   one_coeff = 1;
@@ -225,14 +225,23 @@ std::string PairAdatom::update_positions() {
                      atom->tag_enable ? atom->tag[i] : i, atom->x[i][0], atom->x[i][1], atom->x[i][2], update->ntimestep);
 }
 
+/// An atom that left for infinity, or two on one spot, are seen by their owner and its neighbours only. All ranks agree on the error before the first
+/// exchange of an evaluation, so that the run ends with a message; an abort from one rank may lose it. The reduction costs microseconds.
+void PairAdatom::agree(int node, const std::string& what) {
+  std::string message = error_;
+  if (message.empty() && node >= 0) {
+    const int i = graph_.atom_of_node()[node];
+    message = fmt::format("atom {} {} (step {})", atom->tag_enable ? atom->tag[i] : i, what, update->ntimestep);
+  }
+  stop_all(message_of_any_rank(message));
+}
+
 void PairAdatom::compute(int eflag, int vflag) {
   ev_init(eflag, vflag);
   // The same on every rank, since to rebuild is collective. ago: steps since the last build. Several builds may happen on one step (fix atom/swap):
   // the step alone does not tell them apart.
   if (graph_is_stale_ || neighbor->ago == 0 || neighbor->lastcall != list_step_) rebuild_graph();
-  // An atom that left for infinity is seen by its owner and its neighbours only. All ranks agree on the error before the first halo, so that the run
-  // ends with a message; an abort from one rank may lose it. The reduction costs microseconds.
-  stop_all(message_of_any_rank(update_positions()));
+  error_ = update_positions();  // all ranks hear of it in agree()
 
   adatom::GraphResult result;
   result.forces = forces_.data();

@@ -51,6 +51,7 @@ class PairAdatom final : public Pair {
   void check_exclusions();
   void rebuild_graph();
   std::string update_positions();
+  void agree(int node, const std::string& what);
   void check_special_bonds();
   void add_result(const adatom::GraphResult& result);
 
@@ -74,6 +75,7 @@ class PairAdatom final : public Pair {
   std::vector<adatom_lammps::NodeId> node_ids_;  // of all atoms, ghosts included
   adatom_lammps::LocalGraph graph_;
   bool graph_is_stale_ = true;
+  std::string error_;      // of the positions of this step
   bigint list_step_ = -1;  // of the neighbour list that graph_ was made from
   adatom_lammps::RankHalo halo_;
 

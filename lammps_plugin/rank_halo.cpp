@@ -46,7 +46,7 @@ class RowType {
 
 }  // namespace
 
-RankHalo::RankHalo(MPI_Comm world) {
+RankHalo::RankHalo(MPI_Comm world, Agree agree) : agree_(std::move(agree)) {
   MPI_Comm_size(world, &ranks_);
   if (ranks_ > 1) MPI_Comm_dup(world, &comm_);
 }

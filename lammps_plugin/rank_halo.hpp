@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
 #include <cstddef>
+#include <functional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "adatom/graph.hpp"
@@ -18,8 +21,10 @@ namespace adatom_lammps {
 ///     rows of the feature array:   own nodes | remote nodes of the lowest rank | ... | remote nodes of the highest rank
 class RankHalo final : public adatom::Halo {
  public:
-  /// Collective over `world`. Works in a communicator of its own, so that its messages never meet those of LAMMPS.
-  explicit RankHalo(MPI_Comm world);
+  using Agree = std::function<void(int node, const std::string& what)>;
+
+  /// Collective over `world`. Works in a communicator of its own, so that its messages never meet those of LAMMPS. `agree` is what Halo::agree does.
+  RankHalo(MPI_Comm world, Agree agree);
   ~RankHalo() override;
   RankHalo(const RankHalo&) = delete;
   RankHalo& operator=(const RankHalo&) = delete;
@@ -27,6 +32,7 @@ class RankHalo final : public adatom::Halo {
   /// Collective: tells the owners which nodes this rank needs. `remote`, ascending, are those of rows first_row, first_row + 1, ...
   void connect(const std::vector<NodeId>& remote, int first_row);
 
+  void agree(int node, const std::string& what) override { agree_(node, what); }
   // Every rank makes the same calls with the same widths, ranks without atoms too.
   void forward(void* rows, std::size_t row_bytes) override;
   void reverse(void* rows, std::size_t row_bytes, std::size_t scalar_bytes) override;
@@ -41,6 +47,7 @@ class RankHalo final : public adatom::Halo {
   template <class T>
   void add_shared(void* rows, std::size_t row_bytes) const;
 
+  Agree agree_;
   MPI_Comm comm_ = MPI_COMM_NULL;  // null if there is one rank, which has nobody to talk to
   int ranks_ = 1;
   std::vector<Peer> owners_;       // of the remote nodes of this rank, ascending

@@ -132,6 +132,7 @@ struct Potential::Implementation {
     assemble(std::move(keep));
   }
   void use_all() {
+    if (network_options.keep.size() == info.elements.size()) return;
     std::vector<int> all;
     for (const int z : info.elements) all.push_back(index_of[z]);
     use(all);

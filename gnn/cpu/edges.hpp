@@ -7,8 +7,7 @@
 #include <array>
 #include <atomic>
 #include <limits>
-#include <stdexcept>
-#include <string>
+#include <utility>
 
 #include "gnn/cpu/topology.hpp"
 #include "gnn/cpu/workspace.hpp"
@@ -69,12 +68,11 @@ class EdgeList {
     for (int i = c.first; i < c.last; ++i) form_of(g, i, c.first_slot, tangents, repulsion, w);
   }
 
-  /// After all chunks are formed: throws std::invalid_argument for the first atom that has no place in space.
-  void check(const Graph& g) const {
-    if (bad_ < g.n_receivers)
-      throw std::invalid_argument("the position of atom " + std::to_string(bad_) + " or of one of its neighbours is not finite (NaN or infinite)");
-    if (coincident_ < g.n_receivers)
-      throw std::invalid_argument("atom " + std::to_string(coincident_) + " and one of its neighbours are on the same spot; move one of them");
+  /// After all chunks are formed: the first atom that has no place in space and what is wrong with it, as Halo::agree takes them; -1 if there is none.
+  std::pair<int, const char*> fault(const Graph& g) const {
+    if (bad_ < g.n_receivers) return {bad_, "or one of its neighbours has a position that is not finite (NaN, infinite, or too large to compute with)"};
+    if (coincident_ < g.n_receivers) return {coincident_, "and one of its neighbours are on the same spot; move one of them"};
+    return {-1, ""};
   }
 
   /// f = dE/dr_ij of an edge to receiver i.

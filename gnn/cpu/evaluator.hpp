@@ -7,6 +7,9 @@
 //
 // A pass for the weights' gradient runs through the same code in dual arithmetic; it forms no forces, and keeps the inputs of all linear maps.
 #pragma once
+#include <stdexcept>
+#include <string>
+
 #include "gnn/cpu/flops.hpp"
 #include "gnn/cpu/maps.hpp"
 #include "gnn/cpu/tiles.hpp"
@@ -101,16 +104,20 @@ class CpuEvaluator final : public Evaluator {
     const bool reverses = wanted_.forces || loss_;
     prepare(graph);
     run_chunks([&](int chunk, Workspace<S>& w) { edges_.form(graph, chunk, tangents, network_->repels && !loss_, w); });
-    edges_.check(graph);
+    const auto [bad, what] = edges_.fault(graph);
+    if (halo)
+      halo->agree(bad, what);
+    else if (bad >= 0)
+      throw std::invalid_argument("atom " + std::to_string(bad) + " " + what);
     for (int t = 0; t <= last(); ++t) {
       if (t > 0 && halo) halo->forward(states_[t].u.data(), layers_[t].spec->conv_layout.size * sizeof(S));
       run_chunks([&](int chunk, Workspace<S>& w) { forward(graph, t, chunk, reverses, w); });
     }
-    if (!reverses) return;
-    for (int t = last() - 1; t >= 0; --t) {
+    for (int t = last() - 1; reverses && t >= 0; --t) {
       sum_adjoints(graph, t + 1, halo);
       run_chunks([&](int chunk, Workspace<S>& w) { reverse(graph, t, chunk, w); });
     }
+    level(workspaces_);
     if (loss_) species_gradient(graph);
   }
 
@@ -364,7 +371,7 @@ class CpuEvaluator final : public Evaluator {
     const int* species = g.species + tile.first;
     const std::size_t size = spec.message_layout.size;
     if (spec.merged()) {
-      S* B = need(w.B, tile.runs.runs * std::size_t(tiles_.harmonics()) * spec.element_functions);
+      S* B = need(w.B, tile.most_runs(network_->species()) * tiles_.harmonics() * spec.element_functions);
       with_element_rows(w, [&](auto lmax, const auto& rows) {
         element_convolve<S, W, decltype(lmax)::value>(tile.edges, tile.runs, rows, spec.element_functions, B);
       });
@@ -474,7 +481,7 @@ class CpuEvaluator final : public Evaluator {
     if (!spec.density.empty()) reverse_density(g, layer, tile, kept, gmessage, w);
     if (spec.merged()) {
       const std::size_t b_size = std::size_t(tiles_.harmonics()) * spec.element_functions;
-      S* B = need(w.B, tile.runs.runs * b_size);
+      S* B = need(w.B, tile.most_runs(network_->species()) * b_size);
       if (spec.message_layout.blocks.size() < std::size_t(network_->l_max + 1)) std::fill_n(B, tile.runs.runs * b_size, S(T(0)));
       element_linear<S, W, RB>(g, layer, tiles_.harmonics(), tile, Direction::reverse, B, gmessage, w);
       with_element_rows(w, [&](auto lmax, const auto& rows) {

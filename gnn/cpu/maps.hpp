@@ -71,8 +71,9 @@ void element_linear(const Graph& g, const PackedLayer<Base<S>>& layer, int harmo
   const auto& maps = layer.element_linear;
   const std::size_t b_size = std::size_t(harmonics) * spec.element_functions, message_size = spec.message_layout.size;
   const int runs = tile.runs.runs;
-  need(w.x, std::size_t(runs) * 7);
-  need(w.y, std::size_t(runs) * 7);
+  const std::size_t most_rows = 7 * tile.most_runs(static_cast<int>(maps.front().size()));
+  need(w.x, most_rows);
+  need(w.y, most_rows);
   // Runs of one element (and receivers of one, where the map depends on it) share a matrix. A node has at most one run per element, so rows never clash.
   for (std::size_t zi = 0; zi < maps.size(); ++zi)
     for (std::size_t zj = 0; zj < maps[zi].size(); ++zj)

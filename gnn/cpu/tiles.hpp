@@ -41,7 +41,7 @@ class TileMaker {
     const std::size_t per_node = std::max<std::size_t>(1, std::size_t(topology_.longest) * (record_size(layer) + adjoint_size(layer)) * sizeof(S));
     const int nodes = std::clamp(static_cast<int>(tile_bytes / per_node), 1, tile_nodes);
     for (int first = c.first; first < c.last; first += nodes) {
-      Tile<S> tile{first, std::min(first + nodes, c.last), c.first_slot, nullptr, {}, {}};
+      Tile<S> tile{first, std::min(first + nodes, c.last), c.first_slot, nullptr, {}, {}, topology_.longest};
       fill(g, layer, tile, w);
       body(tile);
     }
@@ -128,9 +128,10 @@ class TileMaker {
     first_edge[0] = 0;
     for (int i = 0; i < nodes; ++i) first_edge[i + 1] = first_edge[i] + edges_.active(tile.first + i);
     const int edges = first_edge[nodes], size = record_size(layer), adjoint = adjoint_size(layer);
-    int* sender = need(w.sender, edges + 1);
-    int* slot = need(w.slot, edges + 1);
-    int* receiver = need(w.receiver, edges + 1);
+    const std::size_t most = tile.most_edges();
+    int* sender = need(w.sender, most + 1);
+    int* slot = need(w.slot, most + 1);
+    int* receiver = need(w.receiver, most + 1);
     for (int i = 0; i < nodes; ++i) {
       const std::int64_t from = g.first_edge[tile.first + i];
       const int count = edges_.active(tile.first + i);
@@ -138,16 +139,16 @@ class TileMaker {
       std::copy_n(edges_.slots(from), count, slot + first_edge[i]);
       std::fill_n(receiver + first_edge[i], count, tile.first + i);
     }
-    S* record = need(w.record, std::size_t(size) * edges);
-    std::fill_n(need(w.adjoint, std::size_t(adjoint) * edges), std::size_t(adjoint) * edges, S(T(0)));
-    int* knot = need(w.knot, edges);
+    S* record = need(w.record, size * most);
+    std::fill_n(need(w.adjoint, adjoint * most), std::size_t(adjoint) * edges, S(T(0)));
+    int* knot = need(w.knot, most);
     tile.receiver = receiver;
     tile.edges = {nodes, first_edge, sender, slot, knot, record, size, w.adjoint.data(), adjoint};
     const bool density = !layer.spec->density.empty();
-    if (density) need(w.edge_density, 2 * std::size_t(edges));
+    if (density) need(w.edge_density, 2 * most);
     if (!network_.splines) {
-      need(w.phi, std::size_t(edges) * layer.spec->hidden);
-      need(w.slopes, std::size_t(edges) * layer.spec->hidden);
+      need(w.phi, most * layer.spec->hidden);
+      need(w.slopes, most * layer.spec->hidden);
     }
     N column[longest_record];
     for (int k = record_Y + lms_ + layer.z_size; k < size; ++k) column[k] = N(T(0));
@@ -174,7 +175,7 @@ class TileMaker {
         for (int k = 0; k < lanes; ++k, row += size) L::store(row, block[k]);
       }
     }
-    if (!network_.splines && !layer.spec->merged()) all_radial(layer, edges, w);
+    if (!network_.splines && !layer.spec->merged()) all_radial(layer, tile, w);
     if (layer.spec->merged()) find_runs(g, tile, w);
   }
 
@@ -196,9 +197,9 @@ class TileMaker {
   /// Runs of equal senders' elements.
   void find_runs(const Graph& g, Tile<S>& tile, Workspace<S>& w) const {
     const int edges = tile.edge_count();
-    int* run_first = need(w.run_first, edges + 1);
-    need(w.run_species, edges);
-    need(w.run_node, edges);
+    int* run_first = need(w.run_first, tile.most_edges() + 1);
+    need(w.run_species, tile.most_edges());
+    need(w.run_node, tile.most_edges());
     int runs = 0;
     for (int i = 0; i < tile.size(); ++i)
       for (int e = tile.edges.first_edge[i]; e < tile.edges.first_edge[i + 1]; ++e) {
@@ -281,13 +282,13 @@ class TileMaker {
   }
 
   /// Without splines, all radial functions of the tile's edges from phi.
-  void all_radial(const PackedLayer<T>& layer, int edges, Workspace<S>& w) const {
-    const int columns = layer.radial_matrix.out;
-    need(w.rows, std::size_t(edges) * columns);
-    need(w.row_slopes, std::size_t(edges) * columns);
+  void all_radial(const PackedLayer<T>& layer, const Tile<S>& tile, Workspace<S>& w) const {
+    const int columns = layer.radial_matrix.out, edges = tile.edge_count();
+    need(w.rows, tile.most_edges() * columns);
+    need(w.row_slopes, tile.most_edges() * columns);
     for (const bool slope : {false, true}) {
-      need(w.x, edges);
-      need(w.y, edges);
+      need(w.x, tile.most_edges());
+      need(w.y, tile.most_edges());
       for (int e = 0; e < edges; ++e) {
         w.x[e] = (slope ? w.slopes : w.phi).data() + std::size_t(e) * layer.spec->hidden;
         w.y[e] = (slope ? w.row_slopes : w.rows).data() + std::size_t(e) * columns;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // What one thread works in, and small helpers that all parts of the evaluator share.
 #pragma once
+#include <algorithm>
+#include <array>
 #include <vector>
 
 #include "gnn/kernels/convolve.hpp"
@@ -42,8 +44,12 @@ struct Tile {
   const int* receiver;          ///< [edges]
   EdgeTile<S> edges;
   EdgeRuns runs;                ///< first layer, merged
+  int longest;                  ///< most edges that a receiver of the graph has in the list, within the cutoff or not
   int size() const { return last - first; }
   int edge_count() const { return edges.first_edge[edges.nodes]; }
+  /// Bounds for any positions of the atoms: what buffers are made for, so that they do not grow when atoms come closer.
+  std::size_t most_edges() const { return std::size_t(size()) * longest; }
+  std::size_t most_runs(int elements) const { return std::size_t(size()) * std::min(elements, longest); }
 };
 inline constexpr int tile_nodes = 16;  // most receivers of a tile
 
@@ -60,14 +66,28 @@ struct Workspace {
   double* virial = nullptr;      ///< [9] of the chunk in work
   Base<S>* gradient = nullptr;   ///< of the weights, of the group of chunks in work
 
+  /// Calls f with each buffer of a workspace.
+  template <class Self, class F>
+  static void for_buffers(Self& w, F f) {
+    for (auto* v : {&w.record, &w.adjoint, &w.A, &w.gA, &w.B, &w.raw_message, &w.message, &w.gmessage, &w.contracted, &w.gcontracted, &w.features,
+                    &w.gfeatures, &w.phi, &w.slopes, &w.rows, &w.row_slopes, &w.edge_density})
+      f(*v);
+    for (auto* v : {&w.knot, &w.first_edge, &w.run_first, &w.run_species, &w.run_node, &w.sender, &w.slot, &w.receiver, &w.edge, &w.group}) f(*v);
+    f(w.x), f(w.y), f(w.vectors), f(w.hidden);
+  }
   std::size_t bytes() const {
     std::size_t n = 0;
-    for (const auto* v : {&record, &adjoint, &A, &gA, &B, &raw_message, &message, &gmessage, &contracted, &gcontracted, &features, &gfeatures, &phi, &slopes, &rows,
-                          &row_slopes, &edge_density})
-      n += bytes_of(*v);
-    for (const auto* v : {&knot, &first_edge, &run_first, &run_species, &run_node, &sender, &slot, &receiver, &edge, &group}) n += bytes_of(*v);
-    return n + bytes_of(x) + bytes_of(y) + bytes_of(vectors) + bytes_of(hidden);
+    for_buffers(*this, [&](const auto& v) { n += bytes_of(v); });
+    return n;
   }
 };
+
+/// Makes all workspaces as large as the largest. Chunks go to whichever thread is free: what one thread needed, any may need in the next step.
+template <class S>
+void level(std::vector<Workspace<S>>& workspaces) {
+  std::array<std::size_t, 40> most{};
+  for (const auto& w : workspaces) Workspace<S>::for_buffers(w, [&, k = 0](const auto& v) mutable { most.at(k) = std::max(most.at(k), v.size()), ++k; });
+  for (auto& w : workspaces) Workspace<S>::for_buffers(w, [&, k = 0](auto& v) mutable { need(v, most.at(k++)); });
+}
 
 }  // namespace adatom::gnn::cpu

@@ -290,6 +290,8 @@ SEVENNET = {
                        "is_parity": False, "lmax": 2, "channel": 6, "self_connection_type": "linear"},
     "sevennet_modal_bias": {"use_modal_self_inter_outro": True, "use_modality": True, "use_modal_wise_shift": True, "use_bias_in_linear": True,
                             "is_parity": True, "lmax": 1, "channel": 4},
+    # four layers: 0o first comes out of the third
+    "sevennet_pseudo": {"is_parity": True, "lmax": 1, "channel": 5, "num_convolution_layer": 4, "conv_denominator": [6.5, 5.5, 7.25, 6.0]},
 }
 CHECKPOINTS = ["7net-0", "7net-0_22May2024", "7net-l3i5", "7net-mf-0"]
 

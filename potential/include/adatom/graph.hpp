@@ -2,6 +2,8 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 
 namespace adatom {
 
@@ -43,6 +45,11 @@ struct GraphResult {
 class Halo {
  public:
   virtual ~Halo() = default;
+  /// Called once per evaluation before anything is exchanged, by every process, with what is wrong with its own atoms: "atom {node} {what}", or node = -1
+  /// if all is well. If something is wrong in any process this has to throw in all of them, so that none waits for another.
+  virtual void agree(int node, const std::string& what) {
+    if (node >= 0) throw std::invalid_argument("atom " + std::to_string(node) + " " + what);
+  }
   /// Copies each owner's row into the rows of its ghosts (after a layer).
   virtual void forward(void* rows, std::size_t row_bytes) = 0;
   /// Adds each ghost's row of `scalar_bytes`-wide floating-point numbers to its owner's row (before a layer's reverse pass).

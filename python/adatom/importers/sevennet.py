@@ -9,6 +9,17 @@ from . import _e3nn
 from ._e3nn import array
 from ._modelfile import UnsupportedModel, file_sha256, restrict
 
+# Every layer that a model may have, {t} its number. Those without weights are known by their class alone, the others are converted (None here).
+_LAYERS = {
+    "edge_embedding": "EdgeEmbedding", "onehot_idx_to_onehot": "OnehotEmbedding", "one_hot_modality": "OnehotEmbedding", "onehot_to_feature_x": None,
+    "{t}_self_connection_intro": None, "{t}_self_interaction_1": None, "{t}_convolution": None, "{t}_self_interaction_2": None,
+    "{t}_self_connection_outro": "SelfConnectionOutro", "{t}_equivariant_gate": "EquivariantGate", "readout_FCN": "FCN_e3nn",
+    "reduce_input_to_hidden": None, "reduce_hidden_to_energy": None, "rescale_atomic_energy": None, "reduce_total_enegy": "AtomReduce",
+    "force_output": "ForceStressOutputFromEdge",
+}
+_OPTIONAL = ("one_hot_modality", "{t}_self_connection_intro", "{t}_self_connection_outro", "readout_FCN", "reduce_input_to_hidden",
+             "reduce_hidden_to_energy")
+
 
 def import_sevennet(name_or_path, elements=None, head=None):
     """Converts a checkpoint of sevenn.
@@ -35,6 +46,7 @@ def import_sevennet(name_or_path, elements=None, head=None):
         provenance[package + " version"] = importlib.metadata.version(package)
 
     modules = model._modules
+    _check_layers(modules, config["num_convolution_layer"])
     numbers = [z for z, _ in sorted(model.type_map.items(), key=lambda item: item[1])]
     modal = config.get("use_modality", False)
     heads = [name for name, _ in sorted(model.modal_map.items(), key=lambda item: item[1])] if modal else ["Default"]
@@ -58,11 +70,32 @@ def import_sevennet(name_or_path, elements=None, head=None):
     return restrict(tensors, document, elements, head)
 
 
+def _check_layers(modules, number):
+    """Refuses a model with a layer that is not known: what is not converted would be left out. `number`: of convolutions."""
+    known = {role.format(t=t): role for role in _LAYERS for t in range(number if "{t}" in role else 1)}
+    for name, module in modules.items():
+        if name not in known:
+            raise UnsupportedModel(f"the model has a layer {name}, a {type(module).__name__}: it is not supported")
+        expected = _LAYERS[known[name]]
+        if expected is not None:
+            _e3nn.check_class(module, (expected,), name)
+    for name, role in known.items():
+        if name not in modules and role not in _OPTIONAL:
+            raise UnsupportedModel(f"the model has no layer {name}: expected {number} convolutions, each with its self-interactions and gate")
+    for t in range(number):
+        if (f"{t}_self_connection_intro" in modules) != (f"{t}_self_connection_outro" in modules):
+            raise UnsupportedModel(f"layer {t}: self_connection needs both its intro and its outro")
+    if float(getattr(modules["reduce_total_enegy"], "constant", 1.0)) != 1.0:
+        raise UnsupportedModel(f"reduce_total_enegy.constant is {modules['reduce_total_enegy'].constant}: expected 1, a sum of atomic energies")
+
+
 def _edge_embedding(block, r_max, tensors):
     basis, cutoff, harmonics = block.basis_function, block.cutoff_function, block.spherical
     _e3nn.check_class(basis, ("BesselBasis",), "radial_basis")
     tensors["radial_basis.frequencies"] = array(basis.coeffs)
     if _e3nn.check_class(cutoff, ("PolynomialCutoff", "XPLORCutoff"), "cutoff_function") == "PolynomialCutoff":
+        if cutoff.p != int(cutoff.p):
+            raise UnsupportedModel(f"poly_cut_p_value = {cutoff.p}: expected an integer")
         end, function = float(cutoff.cutoff_length), {"type": "polynomial", "p": int(cutoff.p)}
     else:
         end, function = float(cutoff.r_cut), {"type": "xplor", "r_on": float(cutoff.r_on)}
