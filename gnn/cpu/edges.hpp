@@ -223,7 +223,7 @@ class EdgeList {
   const Topology& topology_;
   Wanted wanted_;
   std::atomic<int> bad_{0}, coincident_{0};  // first receivers with a position that is not finite, or equal to a neighbour's
-  std::vector<S> vectors_;            // [edges][3]
+  AlignedVector<S> vectors_;            // [edges][3]
   std::vector<int> sender_, slot_;    // [edges]
   std::vector<int> active_;           // [receivers]
   std::vector<Sum> energies_;         // [receivers]

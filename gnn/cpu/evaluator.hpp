@@ -81,13 +81,13 @@ class CpuEvaluator final : public Evaluator {
 
   /// What is kept of a layer between its forward and its reverse pass; h, u, gh belong to the features that enter the layer.
   struct State {
-    std::vector<S> u;           ///< [nodes] sender features
-    std::vector<S> h;           ///< [receivers] features
-    std::vector<S> gh;          ///< [receivers] adjoint of the features
-    std::vector<S> message;     ///< [receivers] input of the update
-    std::vector<S> density;     ///< [receivers] 1 / (1 + sum of edge densities)
-    std::vector<S> A;           ///< [receivers] for the weights' gradient: sums over edges
-    std::vector<S> contracted;  ///< [receivers] the same: contraction of the message
+    AlignedVector<S> u;           ///< [nodes] sender features
+    AlignedVector<S> h;           ///< [receivers] features
+    AlignedVector<S> gh;          ///< [receivers] adjoint of the features
+    AlignedVector<S> message;     ///< [receivers] input of the update
+    AlignedVector<S> density;     ///< [receivers] 1 / (1 + sum of edge densities)
+    AlignedVector<S> A;           ///< [receivers] for the weights' gradient: sums over edges
+    AlignedVector<S> contracted;  ///< [receivers] the same: contraction of the message
   };
 
   void pack() {
@@ -443,7 +443,7 @@ class CpuEvaluator final : public Evaluator {
       if constexpr (is_dual<S>)
         if (loss_) apply_gradient<S, W>(next.spec->up, nodes, ph, pu, g.species + first, gradients_, w);
       apply<S, W, RB>(next.up, Direction::reverse, nodes, pu, pg, g.species + first, true, w);
-      const auto row = [&](const std::vector<S>& x, std::size_t size) { return x.empty() ? nullptr : &x[first * size]; };
+      const auto row = [&](const AlignedVector<S>& x, std::size_t size) { return x.empty() ? nullptr : &x[first * size]; };
       reverse_tile(g, t, tile,
                    {row(state.A, spec.mid_layout.size), row(state.message, spec.message_layout.size), row(state.contracted, spec.contraction.out.size),
                     row(state.density, 1)},
@@ -574,7 +574,7 @@ class CpuEvaluator final : public Evaluator {
   int wanted_threads_ = 0;
   Wanted wanted_;
   const LossGradient* loss_ = nullptr;  // while a weights' gradient is formed
-  std::vector<S> slot_gu_, gu_;
+  AlignedVector<S> slot_gu_, gu_;
   std::vector<State> states_;
   std::vector<Workspace<S>> workspaces_;
   double flops_ = 0.0;

@@ -3,6 +3,7 @@
 #pragma once
 #include <memory>
 
+#include "gnn/kernels/aligned.hpp"
 #include "gnn/kernels/linear.hpp"
 #include "gnn/network.hpp"
 
@@ -19,7 +20,7 @@ template <class T>
 struct PackedMap {
   std::vector<PackedPart<T>> parts;
   int bias_offset = 0;
-  std::vector<T> bias;
+  AlignedVector<T> bias;
 
   PackedMap() = default;
   explicit PackedMap(const LinearMap& map) : bias_offset(map.bias_offset) {
@@ -47,7 +48,7 @@ struct PackedTable {
   std::vector<Segment> segments;
   std::ptrdiff_t block = 0;      ///< scalars between blocks
   std::ptrdiff_t pair_rows = 0;  ///< rows between pairs: a pair's table is reached by an offset of the knot
-  std::vector<T> data;
+  AlignedVector<T> data;
 
   PackedTable() = default;
   explicit PackedTable(const SplineTable& table) : functions(table.functions), pair_rows(table.rows) {
@@ -66,11 +67,11 @@ template <class T>
 struct PackedRows {
   const ContractionRows* rows = nullptr;
   std::ptrdiff_t panel = 0;  ///< scalars between blocks of 16 channels
-  std::vector<std::vector<T>> coefficients;
+  std::vector<AlignedVector<T>> coefficients;
 
   PackedRows(const ContractionRows& r, const std::vector<std::vector<double>>& elements, int channels) : rows(&r), panel(std::ptrdiff_t(r.coefficients) * 16) {
     for (const auto& from : elements) {
-      std::vector<T> to(from.size());
+      AlignedVector<T> to(from.size());
       for (int i = 0; i < r.coefficients; ++i)
         for (int k = 0; k < channels; ++k) to[(k / 16) * panel + i * 16 + k % 16] = static_cast<T>(from[std::size_t(i) * channels + k]);
       coefficients.push_back(std::move(to));
@@ -98,7 +99,7 @@ struct PackedReadout {
   int in = 0, channels = 0;
   std::size_t hidden = 0;  ///< outputs of all layers
   Activation activation = Activation::silu;
-  std::vector<std::vector<T>> rows;             ///< for the reverse pass
+  std::vector<AlignedVector<T>> rows;             ///< for the reverse pass
   std::vector<std::vector<double>> exact_rows;  ///< the same, for the forward pass
   std::vector<double> bias;
   std::vector<ReadoutLayer> layers;
@@ -124,11 +125,11 @@ template <class T>
 struct PackedLayer {
   const Layer* spec = nullptr;
   PackedMap<T> up, linear, message_skip, product, skip;
-  std::vector<std::vector<T>> species_features;
+  std::vector<AlignedVector<T>> species_features;
   std::vector<std::vector<PackedMap<T>>> element_linear;
   PackedTable<T> table, density_table;
   PackedMatrix<T> radial_matrix;          ///< without splines, later layers
-  std::vector<std::vector<T>> skip_bias;
+  std::vector<AlignedVector<T>> skip_bias;
   std::vector<PackedComponent<T>> components;
   PackedReadout<T> readout;
   bool keeps_gradient = false;            ///< forward stores d(contraction)/d(message) instead of the message

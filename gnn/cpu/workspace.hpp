@@ -5,6 +5,7 @@
 #include <array>
 #include <vector>
 
+#include "gnn/kernels/aligned.hpp"
 #include "gnn/kernels/convolve.hpp"
 #include "gnn/kernels/element_convolve.hpp"
 
@@ -55,8 +56,8 @@ inline constexpr int tile_nodes = 16;  // most receivers of a tile
 
 template <class S>
 struct Workspace {
-  std::vector<S> record, adjoint, A, gA, B, raw_message, message, gmessage, contracted, gcontracted, features, gfeatures, phi, slopes, rows, row_slopes;
-  std::vector<S> edge_density;   ///< value and slope per edge
+  AlignedVector<S> record, adjoint, A, gA, B, raw_message, message, gmessage, contracted, gcontracted, features, gfeatures, phi, slopes, rows, row_slopes;
+  AlignedVector<S> edge_density;   ///< value and slope per edge
   std::vector<int> knot, first_edge, run_first, run_species, run_node, sender, slot, receiver;
   std::vector<const S*> x;       ///< rows of a linear map
   std::vector<S*> y;

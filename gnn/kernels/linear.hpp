@@ -6,8 +6,7 @@
 // W lies in panels of 16 output channels, [panel][in][16], so that the inner loop reads it once, front to back. A block of rows times two vectors of
 // channels is kept in registers.
 #pragma once
-#include <vector>
-
+#include "gnn/kernels/aligned.hpp"
 #include "gnn/kernels/lane.hpp"
 
 namespace adatom::gnn {
@@ -16,7 +15,7 @@ namespace adatom::gnn {
 template <class T>
 struct PackedMatrix {
   int in = 0, out = 0;  ///< multiples of 16
-  std::vector<T> panels;
+  AlignedVector<T> panels;
 };
 
 template <class T, class M>
