@@ -196,7 +196,8 @@ struct Trainer::Implementation {
 
   // -------------------------------------------------------------------------------------------- checkpoints
   json state() const {
-    return {{"epoch", epoch}, {"step", step}, {"steps_of_epoch", steps_of_epoch}, {"train_loss", train_loss}, {"learning_rate", learning_rate}, {"best_loss", std::isfinite(best_loss) ? json(best_loss) : json()},
+    return {{"epoch", epoch}, {"step", step}, {"steps_of_epoch", steps_of_epoch}, {"train_loss", train_loss},
+            {"learning_rate", learning_rate}, {"best_loss", std::isfinite(best_loss) ? json(best_loss) : json()},
             {"plateau_loss", std::isfinite(plateau_loss) ? json(plateau_loss) : json()}, {"plateau_epochs", plateau_epochs},
             {"epochs_without_better", epochs_without_better}, {"stage_two", stage_two}, {"seconds", seconds()}};
   }

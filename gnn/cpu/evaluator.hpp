@@ -306,7 +306,8 @@ class CpuEvaluator final : public Evaluator {
       const std::size_t message_size = spec.message_layout.size, out_size = spec.out_layout.size, in_size = spec.in_layout.size,
                         c_size = spec.contraction.out.size;
       S* message = is_last ? need(w.message, nodes * message_size) : &states_[t].message[tile.first * message_size];
-      S* A = spec.merged() ? nullptr : is_last || !keeps_inputs() ? need(w.A, nodes * spec.mid_layout.size) : &states_[t].A[tile.first * std::size_t(spec.mid_layout.size)];
+      const std::size_t A_size = spec.merged() ? 0 : spec.mid_layout.size;
+      S* A = is_last || !keeps_inputs() ? need(w.A, nodes * A_size) : &states_[t].A[tile.first * A_size];
       sum_over_edges(g, t, tile, A, message, w);
       S inverse_density[tile_nodes] = {};
       if (!spec.density.empty()) {

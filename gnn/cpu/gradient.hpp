@@ -63,7 +63,7 @@ class GradientBuffers {
   const Network& network_;
   std::vector<std::size_t> offset_;
   std::size_t size_ = 0;
-  std::vector<T> values_;
+  AlignedVector<T> values_;
 };
 
 }  // namespace adatom::gnn::cpu

@@ -46,7 +46,7 @@ void element_convolve_reverse(const EdgeTile<S>& tile, const EdgeRuns& runs, con
   using N = typename L::Number;
   constexpr int lms = (LMAX + 1) * (LMAX + 1), vectors = (lms + W - 1) / W, row = vectors * W;
   constexpr int most = 256, chains = 4;  // chains: sums side by side, to hide the latency of the multiply-add
-  S transposed[most * row], phi[most];
+  alignas(64) S transposed[most * row], phi[most];
   for (int run = 0; run < runs.runs; ++run) {
     const S* g = G + std::ptrdiff_t(run) * lms * functions;
     for (int c = 0; c < functions; ++c)
