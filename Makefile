@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# make quickstart   MD of CO on copper in LAMMPS with an imported potential, about ten minutes the first time
+# make quickstart   MD of formate on copper in LAMMPS with a potential of this project, about ten minutes the first time
 # make test         every test: C++, Python, LAMMPS, examples, README; the last line counts them
 # make format lint sanitize clean
 # Both of the first do all set-up: Debian packages through apt where some are missing, Python packages into .venv, build in build/.
@@ -13,8 +13,7 @@ JOBS ?= $(shell nproc)
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 BUILD := build/release
 BIN := .venv/bin
-IMPORT_BIN := .venv-import/bin
-MODEL := build/models/sevennet-0-cu-c-o.safetensors
+MODEL := models/formate_cu/model.safetensors
 
 SOURCES := $(shell find CMakeLists.txt pyproject.toml cmake gnn potential datasets training lammps_plugin python \
              tests/CMakeLists.txt tests/datasets tests/gnn tests/models tests/potential tests/training -type f ! -path '*/__pycache__/*' 2>/dev/null)
@@ -22,7 +21,7 @@ SOURCES := $(shell find CMakeLists.txt pyproject.toml cmake gnn potential datase
 test: build/.installed
 	$(BIN)/python tests/run.py --build $(BUILD)
 
-quickstart: $(MODEL) build/.installed
+quickstart: build/.installed
 	cd examples/quickstart && PATH="$(CURDIR)/$(BIN):$$PATH" python quickstart.py $(CURDIR)/$(MODEL) --output $(CURDIR)/build/quickstart
 
 install: build/.installed
@@ -44,20 +43,6 @@ build/.packages:
 	PYTHON=$(PYTHON) bash .ci/packages
 	touch $@
 
-# SevenNet-0 comes inside the package sevenn, whose checkpoints only torch reads. Both stay in an environment of their own, which sees
-# the package adatom of .venv behind its own packages. It is installed while the engine compiles, and not needed once the model file is there.
-$(MODEL): $(wildcard python/adatom/importers/*.py)
-	$(MAKE) -j2 build/.installed build/.venv-import
-	mkdir -p $(@D)
-	$(IMPORT_BIN)/python -m adatom import sevennet 7net-0 -o $@ --elements Cu,C,O
-
-build/.venv-import: examples/quickstart/import-requirements.txt | build/.venv
-	test -x $(IMPORT_BIN)/python || $(PYTHON) -m venv .venv-import
-	$(IMPORT_BIN)/pip install --quiet --disable-pip-version-check --progress-bar off --no-compile -r $<
-	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
-	  > "$$($(IMPORT_BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/adatom-environment.pth"
-	touch $@
-
 format:
 	git ls-files '*.cpp' '*.hpp' | xargs clang-format -i
 
@@ -68,4 +53,4 @@ sanitize: build/.venv
 	cmake --preset asan-ubsan && cmake --build --preset asan-ubsan && ctest --preset asan-ubsan
 
 clean:
-	rm -rf build .venv .venv-import
+	rm -rf build .venv

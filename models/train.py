@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""Trains a model of this folder again, and writes it and its errors beside its configuration.
+
+    python models/train.py NAME DATA [--threads N]
+
+DATA is the folder with the data sets (models/README.md says which, and where they come from).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from pathlib import Path
+
+from adatom.training import load_config, train
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--output", type=Path, help="folder of the run; by default build/models/NAME")
+    arguments = parser.parse_args()
+    folder = Path(__file__).parent / arguments.name
+    config = load_config(folder / "config.toml")
+    for key in ("train", "valid", "test"):
+        if key in config["data"]:
+            config["data"][key] = [str(arguments.data / f.split("{data}/")[1]) for f in config["data"][key]]
+    output = arguments.output or Path("build") / "models" / arguments.name
+    config.update(output=str(output), threads=arguments.threads)
+    start = time.monotonic()
+
+    def report(epoch: dict) -> bool:
+        v = epoch["valid"]
+        print(f"{epoch['epoch'] + 1}/{epoch['epochs']}  E {1e3 * v['energy_per_atom_rmse']:.2f} meV/atom  F {1e3 * v['force_rmse']:.1f} meV/A  {epoch['seconds']:.0f} s", flush=True)
+        return True
+
+    result = train(config, resume=True, report=report)
+    shutil.copy(result.model, folder / "model.safetensors")
+    errors = {"parameters": result.parameters, "seconds": round(time.monotonic() - start), "threads": arguments.threads, "tests": result.tests}
+    (folder / "errors.json").write_text(json.dumps(errors, indent=1) + "\n")
+    print(json.dumps(errors, indent=1))
+
+
+if __name__ == "__main__":
+    main()
