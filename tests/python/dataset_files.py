@@ -60,7 +60,8 @@ def tricky_frames() -> list[Atoms]:
     slab.pbc = [True, False, True]
     frames.append(slab)
     odd = labelled(bulk("Si", cubic=True), 4)
-    odd.info.update(text="two words", quotes='say "hi"', flag=True, off=False, count=7, matrix=np.eye(2), vector=np.arange(3.0), none_like="None", nested={"a": [1, 2]})
+    odd.info.update(text="two words", quotes='say "hi"', flag=True, off=False, count=7, none_like="None")
+    odd.info.update(matrix=np.eye(2), vector=np.arange(3.0), nested={"a": [1, 2]})
     odd.arrays.update(tags=np.arange(8), names=np.array(list("abcdefgh")), mask=np.arange(8) % 2 == 0, velo=np.ones((8, 3)))
     frames.append(odd)
     triclinic = labelled(bulk("Ti"), 5)

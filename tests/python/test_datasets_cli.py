@@ -65,7 +65,12 @@ def lose_energy(structures):
 
 
 @pytest.mark.parametrize(
-    "change, code, words", [(spoil_energy, "defect", "frame 3: its energy is nan"), (lose_forces, "missing-forces", "frame 3"), (lose_energy, "missing-energy", "frame 3")]
+    "change, code, words",
+    [
+        (spoil_energy, "defect", "frame 3: its energy is nan"),
+        (lose_forces, "missing-forces", "frame 3"),
+        (lose_energy, "missing-energy", "frame 3"),
+    ],
 )
 def test_check_fails_and_says_what_to_do(adatom_command, tmp_path, change, code, words):
     process = adatom_command("data", "check", bad(tmp_path / "t.extxyz", change), check=False)

@@ -15,9 +15,19 @@ app = typer.Typer(no_args_is_help=True, help="Labelled configurations: statistic
 
 Files = Annotated[
     list[Path],
-    typer.Argument(metavar="FILES", help="extxyz, caches, VASP OUTCAR or vasprun.xml, Quantum ESPRESSO output, DeePMD folders, ASE databases, ...", show_default=False),
+    typer.Argument(
+        metavar="FILES",
+        help="extxyz, caches, VASP OUTCAR or vasprun.xml, Quantum ESPRESSO output, DeePMD folders, ASE databases, ...",
+        show_default=False,
+    ),
 ]
-Format = Annotated[Optional[str], typer.Option("--format", help="Format of the files, where it is not recognised: extxyz, cache, vasp-outcar, vasp-xml, espresso, deepmd, ase-db, ase.")]
+Format = Annotated[
+    Optional[str],
+    typer.Option(
+        "--format",
+        help="Format of the files, where it is not recognised: extxyz, cache, vasp-outcar, vasp-xml, espresso, deepmd, ase-db, ase.",
+    ),
+]
 Key = Optional[str]
 EnergyKey = Annotated[Key, typer.Option("--energy-key", help="Name of the energy in extxyz files, e.g. REF_energy.")]
 ForcesKey = Annotated[Key, typer.Option("--forces-key", help="Name of the forces.")]
@@ -28,10 +38,22 @@ GroupKey = Annotated[Key, typer.Option("--group-key", help="Name of what must st
 HeadKey = Annotated[Key, typer.Option("--head-key", help="Name of the head (level of theory).")]
 Head = Annotated[str, typer.Option("--head", help="Head of the frames that name none.")]
 TypeMap = Annotated[Optional[str], typer.Option("--type-map", help="Symbols of DeePMD's types, e.g. O,H, for folders without type_map.raw.")]
-ZeroSmearing = Annotated[bool, typer.Option("--zero-smearing", help="Take energies extrapolated to zero smearing, not the free energies that the forces belong to.")]
-KeepUnconverged = Annotated[bool, typer.Option("--keep-unconverged", help="Keep frames whose electronic cycle did not converge (VASP, Quantum ESPRESSO).")]
-NearDuplicates = Annotated[bool, typer.Option("--near-duplicates/--no-near-duplicates", help="Find structures that are the same up to rotation, order of atoms and the like.")]
-NearTolerance = Annotated[float, typer.Option("--near-tolerance", min=0, help="Relative distance of near-duplicates; 0.001 is a few thousandths of an angstrom.")]
+ZeroSmearing = Annotated[
+    bool,
+    typer.Option("--zero-smearing", help="Take energies extrapolated to zero smearing, not the free energies that the forces belong to."),
+]
+KeepUnconverged = Annotated[
+    bool,
+    typer.Option("--keep-unconverged", help="Keep frames whose electronic cycle did not converge (VASP, Quantum ESPRESSO)."),
+]
+NearDuplicates = Annotated[
+    bool,
+    typer.Option("--near-duplicates/--no-near-duplicates", help="Find structures that are the same up to rotation, order of atoms and the like."),
+]
+NearTolerance = Annotated[
+    float,
+    typer.Option("--near-tolerance", min=0, help="Relative distance of near-duplicates; 0.001 is a few thousandths of an angstrom."),
+]
 OutlierZ = Annotated[float, typer.Option("--outlier-z", min=0, help="Robust z-score beyond which a frame is an outlier.")]
 
 
@@ -61,7 +83,9 @@ def stats(
     near_duplicates: NearDuplicates = True,
     near_tolerance: NearTolerance = 1e-3,
     outlier_z: OutlierZ = 8.0,
-    symmetry_frames: Annotated[int, typer.Option("--symmetry-frames", min=0, help="Space groups of at most so many crystals, drawn at random.")] = 500,
+    symmetry_frames: Annotated[
+        int, typer.Option("--symmetry-frames", min=0, help="Space groups of at most so many crystals, drawn at random.")
+    ] = 500,
     symmetry_tolerance: Annotated[float, typer.Option("--symmetry-tolerance", min=0, help="Of space groups, angstrom.")] = 1e-2,
     as_json: common.Json = False,
 ) -> None:
@@ -129,11 +153,19 @@ def split(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Folder for the parts and split.json.", show_default=False)],
     train: Annotated[float, typer.Option("--train", min=0, help="Share or number of frames; 0: the rest.")] = 0.8,
     valid: Annotated[float, typer.Option("--valid", min=0, help="Share or number of frames for validation.")] = 0.1,
-    test: Annotated[Optional[float], typer.Option("--test", min=0, help="Share or number of frames for testing; by default the rest, none if there is none.", show_default=False)] = None,
+    test: Annotated[
+        Optional[float],
+        typer.Option("--test", min=0, help="Share or number of frames for testing; by default the rest, none if there is none.", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same split on every machine.")] = 0,
-    group_by: Annotated[GroupBy, typer.Option("--group-by", help="What is never cut: frames of one configuration type, of one group (--group-key), or runs of --block frames.")] = GroupBy.frame,
+    group_by: Annotated[
+        GroupBy,
+        typer.Option("--group-by", help="What is never cut: frames of one configuration type or one group (--group-key), or runs of --block frames."),
+    ] = GroupBy.frame,
     block: Annotated[int, typer.Option("--block", min=1, help="Length of the runs of --group-by block.")] = 100,
-    near_duplicates: Annotated[bool, typer.Option("--near-duplicates", help="Keep also near-duplicates on one side; exact copies always are.")] = False,
+    near_duplicates: Annotated[
+        bool, typer.Option("--near-duplicates", help="Keep also near-duplicates on one side; exact copies always are.")
+    ] = False,
     near_tolerance: NearTolerance = 1e-3,
     cache: Annotated[bool, typer.Option("--cache", help="Write training caches instead of extxyz.")] = False,
     format: Format = None,

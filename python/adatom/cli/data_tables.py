@@ -97,12 +97,12 @@ def _print_elements(console, head: dict, title: str) -> None:
     for symbol, element in head["elements"].items():
         energy = energies["elements"].get(symbol)
         force = _number(element["force"]["rms"]) if element["force"]["count"] else ""
-        table.add_row(
-            symbol, str(element["frames"]), str(element["atoms"]), force, f"{energy['energy']:.6f}" if energy else "", energy["origin"] if energy else ""
-        )
+        of_atom = (f"{energy['energy']:.6f}", energy["origin"]) if energy else ("", "")
+        table.add_row(symbol, str(element["frames"]), str(element["atoms"]), force, *of_atom)
     console.print(table)
     if energies["rank"] < energies["fitted"]:
-        console.print(f"the compositions determine {energies['rank']} combinations of {energies['fitted']} atomic energies; the smallest solution is shown")
+        determined = f"{energies['rank']} combinations of {energies['fitted']} atomic energies"
+        console.print(f"the compositions determine {determined}; the smallest solution is shown")
 
 
 def _print_structures(console, data: dict) -> None:
@@ -137,7 +137,8 @@ def _print_structures(console, data: dict) -> None:
                 first = outliers["first"][0]
                 table.add_row(f"{prefix}{quantity} outliers", f"{outliers['count']}, farthest {_frame(data, first)}, z = {first['z']:.1f}")
     if data["defective"]["count"]:
-        table.add_row("defects", f"{data['defective']['count']}, first {_frame(data, data['defective']['first'][0])}: {data['defective']['first'][0]['what']}")
+        first = data["defective"]["first"][0]
+        table.add_row("defects", f"{data['defective']['count']}, first {_frame(data, first)}: {first['what']}")
     console.print(table)
 
 

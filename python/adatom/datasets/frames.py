@@ -12,7 +12,8 @@ from adatom._core import DataError, Frame, LabelKeys
 if TYPE_CHECKING:
     from ase import Atoms
 
-LABELS = ("energy", "forces", "stress", "virial", "charges", "config_type", "group", "head", "weight", "energy_weight", "forces_weight", "stress_weight")
+WEIGHTS = ("weight", "energy_weight", "forces_weight", "stress_weight")
+LABELS = ("energy", "forces", "stress", "virial", "charges", "config_type", "group", "head", *WEIGHTS)
 
 
 def label_keys(keys: LabelKeys | None = None, **names: str | None) -> LabelKeys:

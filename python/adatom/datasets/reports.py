@@ -28,7 +28,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """Statistics of data sets. `data` holds plain dicts, lists and numbers, `values` arrays with one entry per frame (atoms, residual, largest_force)."""
+    """Statistics of data sets: `data` in plain dicts, lists and numbers, `values` as arrays per frame (atoms, residual, largest_force)."""
 
     data: dict
     findings: list[Finding]

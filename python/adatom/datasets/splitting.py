@@ -34,11 +34,11 @@ def split(
     progress: Callable[[int], object] | None = None,
     **options,
 ) -> dict:
-    """Writes one file per part into `folder`, `NAME.extxyz` or with `cache` `NAME.cache`, and `split.json`, which says how; that summary is returned.
+    """Writes one file per part into `folder`, `NAME.extxyz` or with `cache` `NAME.cache`, and `split.json`, which says how; returns that summary.
 
     parts: shares that add up to 1, {"train": 0.8, "valid": 0.1, "test": 0.1}, or numbers of frames, 0 for the rest.
-    group_by: what is never cut: "frame", "config_type", "group" (the key `group`, e.g. the name of a trajectory), or "block" (runs of `block` frames of
-    a file). Copies of a structure are always on one side; near_duplicates: also those up to rotation, order of atoms and the like.
+    group_by: what is never cut: "frame", "config_type", "group" (the key `group`, e.g. the name of a trajectory), or "block" (runs of `block` frames
+    of a file). Copies of a structure are always on one side; near_duplicates: also those up to rotation, order of atoms and the like.
     Isolated atoms go to the first part. The same seed gives the same split on every machine.
 
     Frames of extxyz files are copied as they stand, with everything that they hold; written anew, with the labels alone, are those of other
