@@ -17,8 +17,7 @@ using nlohmann::json;
 namespace {
 
 /// [head][element], where one value per head stands for all elements.
-std::vector<double> per_head_and_element(const std::vector<std::vector<double>>& rows, const ModelData& data, const std::string& what,
-                                         bool may_be_one) {
+std::vector<double> per_head_and_element(const std::vector<std::vector<double>>& rows, const ModelData& data, const std::string& what, bool may_be_one) {
   const std::size_t heads = data.heads.size(), elements = data.elements.size();
   if (rows.size() != heads)
     throw std::invalid_argument(what + " has " + std::to_string(rows.size()) + " rows, expected one for each of " + std::to_string(heads) + " heads");
@@ -30,8 +29,7 @@ std::vector<double> per_head_and_element(const std::vector<std::vector<double>>&
     for (std::size_t z = 0; z < elements; ++z) {
       const double value = rows[h][rows[h].size() == 1 ? 0 : z];
       if (!std::isfinite(value))
-        throw std::invalid_argument(what + " of head '" + data.heads[h] + "' and " + element_symbol(data.elements[z]) + " is " +
-                                    std::to_string(value));
+        throw std::invalid_argument(what + " of head '" + data.heads[h] + "' and " + element_symbol(data.elements[z]) + " is " + std::to_string(value));
       values.push_back(value);
     }
   }

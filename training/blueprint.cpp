@@ -50,8 +50,8 @@ std::vector<Irrep> edge_harmonics(int l_max, bool parity) {
   return harmonics;
 }
 
-ordered_json add_radial_mlp(Blueprint& blueprint, const std::string& layer, int basis_size, const std::vector<int>& hidden,
-                            const std::vector<Path>& paths, const std::string& activation) {
+ordered_json add_radial_mlp(Blueprint& blueprint, const std::string& layer, int basis_size, const std::vector<int>& hidden, const std::vector<Path>& paths,
+                            const std::string& activation) {
   std::size_t in = basis_size, n = 0, columns = 0;
   for (const Path& p : paths) columns += p.channels;
   for (; n < hidden.size(); ++n) {

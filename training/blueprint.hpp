@@ -16,7 +16,7 @@ namespace adatom::training {
 struct Blueprint {
   struct TensorPlan {
     std::vector<std::size_t> shape;
-    double deviation = 1.0;  ///< the parameter (tensor = scale * parameter) is drawn from normals of this standard deviation; 0: it starts as zero
+    double deviation = 1.0;      ///< the parameter (tensor = scale * parameter) is drawn from normals of this standard deviation; 0: it starts as zero
     std::vector<double> values;  ///< of tensors that are given; else empty
   };
   nlohmann::ordered_json architecture;

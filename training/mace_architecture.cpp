@@ -40,8 +40,8 @@ struct Interaction {
 
 Interaction interaction(Options& options, const std::string& key) {
   const std::string name = options.choice(key, "RealAgnosticResidualInteractionBlock",
-                                          {"RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock",
-                                           "RealAgnosticDensityInteractionBlock", "RealAgnosticDensityResidualInteractionBlock"});
+                                          {"RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock", "RealAgnosticDensityInteractionBlock",
+                                           "RealAgnosticDensityResidualInteractionBlock"});
   const bool residual = name.find("Residual") != name.npos, density = name.find("Density") != name.npos;
   return {residual ? "features" : "message", density ? "density" : "constant"};
 }
@@ -66,8 +66,7 @@ void read_hidden(Options& options, MaceOptions& o) {
     if (hidden.size() == 0 || !(hidden[0].ir == scalar) || hidden.kinds().size() != hidden.size())
       options.refuse("hidden_irreps", "expected irreps such as 128x0e+128x1o, the scalars 0e first, each once");
     for (const MulIrrep& entry : hidden)
-      if (entry.mul != hidden[0].mul || entry.mul < 1)
-        options.refuse("hidden_irreps", "expected the same number of channels for each irrep, at least 1");
+      if (entry.mul != hidden[0].mul || entry.mul < 1) options.refuse("hidden_irreps", "expected the same number of channels for each irrep, at least 1");
     for (const MulIrrep& entry : hidden)
       if (o.so3 && entry.ir.p < 0) options.refuse("hidden_irreps", "has " + entry.ir.str() + ", expected even irreps with use_so3 = true");
     if (hidden.lmax() > 2) options.refuse("hidden_irreps", "degrees up to 2 are supported");
@@ -109,8 +108,7 @@ MaceOptions read_options(Options& options) {
   o.activation = options.choice("gate", "silu", {"silu", "tanh", "abs", "none"});
   o.agnostic_product = options.flag("use_agnostic_product", false);
   o.last_readout_only = options.flag("use_last_readout_only", false);
-  if (o.last_readout_only && o.layers == 1)
-    options.refuse("use_last_readout_only", "needs layers > 1: the only layer of this model is read out anyway");
+  if (o.last_readout_only && o.layers == 1) options.refuse("use_last_readout_only", "needs layers > 1: the only layer of this model is read out anyway");
   o.keep_last_irreps = options.flag("keep_last_layer_irreps", false);
   o.edge_irreps_given = options.has("edge_irreps");
   if (o.edge_irreps_given) {
@@ -221,14 +219,10 @@ ordered_json layer(const Options& options, const MaceOptions& o, int t, const Mo
   const std::vector<Path> paths = convolution_paths(conv, edge_harmonics(o.l_max, !o.so3), message);
   const Irreps reached = path_irreps(paths);
   for (const MulIrrep& entry : message)
-    if (!reached.count(entry.ir))
-      options.refuse("hidden_irreps", "no path of layer " + std::to_string(t) + " leads to " + entry.ir.str() + " of the messages");
+    if (!reached.count(entry.ir)) options.refuse("hidden_irreps", "no path of layer " + std::to_string(t) + " leads to " + entry.ir.str() + " of the messages");
 
-  ordered_json spec = {{"features_in", in.str()},
-                       {"irreps_conv", conv.str()},
-                       {"irreps_message", message.str()},
-                       {"features_out", out.str()},
-                       {"paths", path_list(paths)}};
+  ordered_json spec = {
+      {"features_in", in.str()}, {"irreps_conv", conv.str()}, {"irreps_message", message.str()}, {"features_out", out.str()}, {"paths", path_list(paths)}};
   spec["radial_mlp"] = add_radial_mlp(blueprint, name, o.basis_size, o.radial_mlp, paths, "silu");
   spec["normalization"] = kind.normalization;
   if (kind.normalization == "constant") spec["normalization_constant"] = data.average_neighbors;

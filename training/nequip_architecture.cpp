@@ -56,8 +56,6 @@ void read_hidden(Options& options, NequipOptions& o) {
   if (!texts) return;
   if (texts->size() != std::size_t(o.layers) + 1)
     options.refuse("hidden_irreps", "expected " + std::to_string(o.layers + 1) + " irreps: of the embedding, and after each of the layers");
-  for (const char* key : {"channels", "l_max"})
-    if (options.has(key)) options.refuse(key, "contradicts hidden_irreps: give one of the two");
   for (const std::string& text : *texts) {
     const Irreps irreps = parse_irreps(options, "hidden_irreps", text);
     bool scalars_first = irreps.size() > 0 && irreps.kinds().size() == irreps.size();
@@ -80,15 +78,13 @@ NequipOptions read_options(Options& options) {
   o.parity = options.flag("parity", true);
   o.layers = options.integer("layers", 3, 1, any);
   read_hidden(options, o);
+  const bool given = !o.hidden.empty();
   int largest = 0;
   for (const Irreps& irreps : o.hidden) largest = std::max(largest, irreps.lmax());
-  if (o.hidden.empty()) {
-    o.channels = options.integer("channels", 32, 1, any);
-    o.l_max = options.integer("l_max", 1, 0, 3);
-  } else {
-    options.integer("channels", o.channels = o.hidden.front()[0].mul, 1, any);
-    options.integer("l_max", o.l_max = largest, 0, 3);
-  }
+  o.channels = options.integer("channels", given ? o.hidden.front()[0].mul : 32, 1, any);
+  o.l_max = options.integer("l_max", given ? largest : 1, 0, 3);
+  if (given && o.channels != o.hidden.front()[0].mul) options.refuse("channels", "contradicts hidden_irreps: give one of the two");
+  if (given && o.l_max != largest) options.refuse("l_max", "contradicts hidden_irreps: give one of the two");
   o.l_max_edge = options.integer("l_max_edge", o.l_max, 0, 3);
   o.r_max = options.number("r_max", 4.5, 0.0);
   o.basis_size = options.integer("radial_basis_size", 8, 1, any);
@@ -181,8 +177,7 @@ ordered_json gate(const NequipOptions& o, const Irreps& out) {
 }
 
 /// The bias of a linear map: zero at first, or with an input for the modality a random row for each head.
-void add_bias(const std::string& name, const NequipOptions& o, bool modal, const ModelData& data, std::size_t in, const Irreps& out,
-              Blueprint& blueprint) {
+void add_bias(const std::string& name, const NequipOptions& o, bool modal, const ModelData& data, std::size_t in, const Irreps& out, Blueprint& blueprint) {
   const std::size_t heads = data.heads.size();
   modal = modal && heads > 1;
   if (o.bias || modal) blueprint.add(name, {heads, std::size_t(out.count(scalar))}, modal ? 1.0 / std::sqrt(static_cast<double>(in + heads)) : 0.0);

@@ -45,8 +45,7 @@ const json* Options::find(const std::string& key) {
 }
 
 int Options::checked(const std::string& key, const json& value, int least, int most) const {
-  if (!value.is_number_integer() || value.get<std::int64_t>() < least || value.get<std::int64_t>() > most)
-    refuse(key, "expected " + range(least, most));
+  if (!value.is_number_integer() || value.get<std::int64_t>() < least || value.get<std::int64_t>() > most) refuse(key, "expected " + range(least, most));
   return value.get<int>();
 }
 
@@ -109,8 +108,7 @@ std::vector<int> Options::integers_of_layers(const std::string& key, int standar
   std::vector<int> result;
   if (value && value->is_array()) {
     for (const json& entry : *value) result.push_back(checked(key, entry, least, most));
-    if (result.size() != std::size_t(count))
-      refuse(key, "expected one value for all layers, or a list of " + std::to_string(count) + ", one for each layer");
+    if (result.size() != std::size_t(count)) refuse(key, "expected one value for all layers, or a list of " + std::to_string(count) + ", one for each layer");
   } else {
     result.assign(count, value ? checked(key, *value, least, most) : standard);
   }
@@ -118,8 +116,7 @@ std::vector<int> Options::integers_of_layers(const std::string& key, int standar
   return result;
 }
 
-std::vector<std::string> Options::choices_of_layers(const std::string& key, const std::string& standard, int count,
-                                                    const std::vector<std::string>& allowed) {
+std::vector<std::string> Options::choices_of_layers(const std::string& key, const std::string& standard, int count, const std::vector<std::string>& allowed) {
   const json* value = find(key);
   if (!value || !value->is_array()) {
     const std::vector<std::string> result(count, choice(key, standard, allowed));
@@ -132,8 +129,7 @@ std::vector<std::string> Options::choices_of_layers(const std::string& key, cons
       refuse(key, "expected one of " + join(allowed) + " for each layer");
     result.push_back(entry.get<std::string>());
   }
-  if (result.size() != std::size_t(count))
-    refuse(key, "expected one value for all layers, or a list of " + std::to_string(count) + ", one for each layer");
+  if (result.size() != std::size_t(count)) refuse(key, "expected one value for all layers, or a list of " + std::to_string(count) + ", one for each layer");
   resolved_[key] = result;
   return result;
 }

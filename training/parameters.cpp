@@ -26,8 +26,7 @@ double activation_factor(const std::string& activation) {
       {"identity", 1.0},
   };
   const auto it = factors.find(activation);
-  if (it == factors.end())
-    throw std::runtime_error("activation '" + activation + "' is not supported (silu, tanh, sigmoid, relu, abs, ssp, identity are)");
+  if (it == factors.end()) throw std::runtime_error("activation '" + activation + "' is not supported (silu, tanh, sigmoid, relu, abs, ssp, identity are)");
   return it->second;
 }
 
@@ -62,8 +61,7 @@ class Roles {
   static double inverse_root(double x) { return 1.0 / std::sqrt(x); }
 
   TensorRole role(const std::string& name, const gnn::Tensor& tensor) const {
-    static const std::set<std::string> fixed = {"atomic_energies",     "scale", "shift", "covalent_radii", "radial_basis.frequencies",
-                                                "radial_basis.centers"};
+    static const std::set<std::string> fixed = {"atomic_energies", "scale", "shift", "covalent_radii", "radial_basis.frequencies", "radial_basis.centers"};
     if (fixed.count(name)) return {};
     if (name == "embedding") return trained(inverse_root(tensor.shape.at(tensor.shape.size() - 2)));
     const std::vector<std::string> words = split(name);

@@ -30,9 +30,8 @@ namespace adatom::training {
 
 struct TensorRole {
   bool trainable = false;
-  double scale = 1.0;  ///< tensor = scale * parameter
-  bool decays =
-      false;  ///< weight decay acts on it: the linear maps of messages, and all that follows a contraction (the parameter groups of mace-torch)
+  double scale = 1.0;   ///< tensor = scale * parameter
+  bool decays = false;  ///< weight decay acts on it: the linear maps of messages, and all that follows a contraction (the parameter groups of mace-torch)
 };
 
 /// The role of each tensor of a model, by name. Atomic energies, scale, shift, covalent radii and the radial basis are not trained, nor are

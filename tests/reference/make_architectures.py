@@ -193,38 +193,49 @@ def make_sevennet(only):
 # ---- what both share -------------------------------------------------------------------------------------------------------------------------
 
 
-def measure(shapes, importer):
-    """{tensor: (scale, names of the parameters that it has the entries of)}; scale None where entries combine several parameters."""
-    def importer_of_copies(values):  # tensors may share the memory of parameters
+def entries(shapes, importer):
+    """How tensors have the entries of parameters: ({tensor: (scale, numbers)}, [names], ones).
+
+    Entry k of a tensor is scale * sign(numbers[k]) * parameter |numbers[k]|, where 1, 2, ... count the entries of all parameters of `shapes`, {name: shape},
+    in order; [names] has the parameter's name for each. `numbers` is None where entries combine several parameters. `importer` maps {name: values} to
+    tensors; `ones` are the tensors where all parameters are 1.
+    """
+    def import_copies(values):  # tensors may share the memory of parameters
         return {tensor: value.copy() for tensor, value in importer(values).items()}
 
-    ones = importer_of_copies({key: np.ones(shape) for key, shape in shapes.items()})
-    values, names, count = {}, {}, 0
-    for key, shape in shapes.items():
-        size = int(np.prod(shape))
-        values[key] = np.arange(count + 1, count + 1 + size, dtype=float)
-        names.update({k: key for k in range(count + 1, count + 1 + size)})
-        count += size
-    counted = importer_of_copies(values)
-    found, seen = {}, {}
+    ones = import_copies({key: np.ones(shape) for key, shape in shapes.items()})
+    sizes = [int(np.prod(shape)) for shape in shapes.values()]
+    names = np.repeat(list(shapes), sizes)
+    count = np.arange(1.0, len(names) + 1)
+    counted = import_copies(dict(zip(shapes, np.split(count, np.cumsum(sizes)[:-1]))))
+    found = {}
     for tensor, one in ones.items():
         if tensor in FIXED:
             continue
         scale = np.abs(one).max()
         if scale == 0 and not np.abs(counted[tensor]).any():
-            found[tensor] = (1.0, set())  # nothing couples: a tensor that stays zero
+            found[tensor] = (1.0, np.zeros(0, dtype=int))  # nothing couples: a tensor that stays zero
             continue
-        numbers = np.abs(counted[tensor]) / scale
+        numbers = counted[tensor] / scale
         whole = np.rint(numbers).astype(int)
-        combined = np.ptp(np.abs(one)) > 1e-12 * scale or np.abs(numbers - whole).max() > 1e-6 or len(set(whole.flat)) != whole.size
-        if combined:
+        combined = np.ptp(np.abs(one)) > 1e-12 * scale or np.abs(numbers - whole).max() > 1e-6 or len(set(np.abs(whole).flat)) != whole.size
+        found[tensor] = (float(scale), None if combined else whole)
+    return found, names, ones
+
+
+def measure(shapes, importer):
+    """{tensor: (scale, names of the parameters that it has the entries of)}; scale None where entries combine several parameters."""
+    entry, names, ones = entries(shapes, importer)
+    found, seen = {}, {}
+    for tensor, (scale, numbers) in entry.items():
+        if numbers is None:
             found[tensor] = (None, set())
             continue
-        for k in whole.flat:
+        for k in np.abs(numbers).flat:
             assert k not in seen, f"{tensor} and {seen[k]} have the same parameter"
             seen[k] = tensor
-        found[tensor] = (float(scale), {names[k] for k in whole.flat})
-    missing = {names[k] for k in names if k not in seen}
+        found[tensor] = (scale, {str(names[k - 1]) for k in np.abs(numbers).flat})
+    missing = {str(names[k - 1]) for k in set(range(1, len(names) + 1)) - set(seen)}
     return found, missing, ones
 
 
@@ -257,7 +268,8 @@ def save(name, options, data, document, shapes, importer, decayed, packages):
     (HERE / "data" / "architectures").mkdir(exist_ok=True)
     path = HERE / "data" / "architectures" / f"{name}.json"
     path.write_text(text + "\n")
-    print(f"{name:22s} {path.stat().st_size:6d} bytes, {len(tensors)} tensors" + (f", combined: {combined}, from {sorted(missing)}" if combined else ""), flush=True)
+    note = f", combined: {combined}, from {sorted(missing)}" if combined else ""
+    print(f"{name:22s} {path.stat().st_size:6d} bytes, {len(tensors)} tensors{note}", flush=True)
 
 
 def main():

@@ -79,8 +79,7 @@ TEST_CASE("a new model has the architecture and tensors that the importer writes
       CHECK(model.tensors.at(tensor).shape == record.at("shape").get<std::vector<std::size_t>>());
       if (!record.contains("values")) continue;
       const auto values = record.at("values").get<std::vector<double>>();
-      for (std::size_t k = 0; k < values.size(); ++k)
-        CHECK(model.tensors.at(tensor).data.at(k) == Approx(values[k]).epsilon(1e-6));  // sevenn's are float
+      for (std::size_t k = 0; k < values.size(); ++k) CHECK(model.tensors.at(tensor).data.at(k) == Approx(values[k]).epsilon(1e-6));  // sevenn's are float
     }
     for (const auto& [tensor, value] : model.tensors) {
       INFO(tensor);
@@ -108,9 +107,32 @@ TEST_CASE("scales and weight decay are those of the packages' parameters") {
   }
 }
 
+TEST_CASE("every tensor of imported models has a role") {
+  int models = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(ADATOM_REFERENCE_DATA "/models")) {
+    if (entry.path().extension() != ".safetensors") continue;
+    INFO(entry.path());
+    const ModelFile model = read_model(entry.path());
+    for (const auto& [name, role] : tensor_roles(model, 14.25)) {
+      INFO(name);
+      const bool fixed = name.rfind("layers.", 0) != 0 && name != "embedding";
+      if (fixed) CHECK(!role.trainable);
+      if (!fixed && name.find("contraction") == name.npos) CHECK(role.trainable);
+      CHECK(role.scale > 0.0);
+      // Weights of these random models are normals in the packages, but for the readouts and contractions, which were scaled.
+      const std::vector<double>& x = model.tensors.at(name).data;
+      const bool drawn = name.find(".up.") != name.npos || name.find(".linear.") != name.npos || name.find("radial_mlp") != name.npos;
+      const bool other_constant = entry.path().stem().string().rfind("sevennet", 0) == 0 && name.find(".linear.") != name.npos;
+      if (drawn && !other_constant && name.find("bias") == name.npos && x.size() > 100)
+        CHECK(rms(x) == Approx(role.scale).epsilon(5.0 / std::sqrt(2.0 * static_cast<double>(x.size())) + 0.1));
+    }
+    ++models;
+  }
+  CHECK(models > 40);
+}
+
 TEST_CASE("first weights have the packages' distributions") {
-  const json options = {{"family", "mace"}, {"channels", 32},   {"max_L", 1},
-                        {"l_max", 2},       {"correlation", 2}, {"readout", "NonLinearBiasReadoutBlock"}};
+  const json options = {{"family", "mace"}, {"channels", 32}, {"max_L", 1}, {"l_max", 2}, {"correlation", 2}, {"readout", "NonLinearBiasReadoutBlock"}};
   const ModelFile model = new_model(options, small_data(), 3);
   const auto roles = tensor_roles(model);
   for (const auto& [name, role] : roles) {
@@ -144,8 +166,7 @@ TEST_CASE("first weights follow from the seed and the tensor's name alone") {
 
 TEST_CASE("normals are the same on every machine") {
   RandomNormals normals(42, "embedding");
-  for (const double expected :
-       {-0.03023492128210448, -0.3821280989385639, -0.6949242904692288, 0.785146032823435, 0.8131904097474251, -0.13117030932413798})
+  for (const double expected : {-0.03023492128210448, -0.3821280989385639, -0.6949242904692288, 0.785146032823435, 0.8131904097474251, -0.13117030932413798})
     CHECK(normals.next() == expected);
   double moments[4] = {};
   constexpr int n = 200000;
@@ -177,8 +198,7 @@ TEST_CASE("new models can be assembled for training") {
 TEST_CASE("wrong options are refused by name, value and what is allowed") {
   using Catch::Contains;
   CHECK_THAT(message_of({{"family", "gap"}}), Contains("family = \"gap\"") && Contains("mace, nequip"));
-  CHECK_THAT(message_of({{"family", "mace"}, {"max_ell", 3}}),
-             Contains("max_ell = 3") && Contains("it is l_max here") && Contains("radial_basis_size"));
+  CHECK_THAT(message_of({{"family", "mace"}, {"max_ell", 3}}), Contains("max_ell = 3") && Contains("it is l_max here") && Contains("radial_basis_size"));
   CHECK_THAT(message_of({{"family", "mace"}, {"chanels", 3}}), Contains("chanels = 3") && Contains("allowed are family"));
   CHECK_THAT(message_of({{"family", "nequip"}, {"correlation", 3}}), Contains("correlation = 3"));
   CHECK_THAT(message_of({{"channels", "many"}}), Contains("channels = \"many\"") && Contains("whole number"));
@@ -191,8 +211,7 @@ TEST_CASE("wrong options are refused by name, value and what is allowed") {
   CHECK_THAT(message_of({{"hidden_irreps", "8x0e+8x3o"}}), Contains("degrees up to 2"));
   CHECK_THAT(message_of({{"use_edge_irreps_first", true}}), Contains("use_edge_irreps_first = true") && Contains("needs edge_irreps"));
   CHECK_THAT(message_of({{"interaction", "RealAgnosticAttResidualInteractionBlock"}}), Contains("RealAgnosticDensityInteractionBlock"));
-  CHECK_THAT(message_of({{"family", "nequip"}, {"cutoff_function", "xplor"}, {"cutoff_on", 6.0}}),
-             Contains("cutoff_on = 6.0") && Contains("below r_max"));
+  CHECK_THAT(message_of({{"family", "nequip"}, {"cutoff_function", "xplor"}, {"cutoff_on", 6.0}}), Contains("cutoff_on = 6.0") && Contains("below r_max"));
   CHECK_THAT(message_of({{"family", "nequip"}, {"cutoff_on", 3.0}}), Contains("cutoff_on = 3.0") && Contains("xplor"));
   CHECK_THAT(message_of({{"family", "nequip"}, {"hidden_irreps", {"8x0e", "8x0e"}}}), Contains("expected 4 irreps"));
   CHECK_THAT(message_of({{"family", "nequip"}, {"use_modal_output_block", true}}), Contains("needs several heads"));
@@ -205,12 +224,18 @@ TEST_CASE("wrong options are refused by name, value and what is allowed") {
 }
 
 TEST_CASE("resolved options name every default and mean the same model") {
+  for (const auto& [name, reference] : references()) {
+    INFO(name);
+    const ModelFile model = new_model(json(reference.at("options")), data_of(reference), 7);
+    CHECK(new_model(json::parse(resolved_options(json(reference.at("options"))).dump()), data_of(reference), 7).architecture == model.architecture);
+  }
   const json options = {{"family", "nequip"}, {"channels", 4}, {"l_max", 2}};
   const auto resolved = resolved_options(options);
   CHECK(resolved.at("radial_mlp") == json({64, 64}));
   CHECK(resolved.at("channels") == 4);
-  CHECK(new_model(json::parse(resolved.dump()), small_data(), 2).architecture == new_model(options, small_data(), 2).architecture);
-  const json mace = {{"hidden_irreps", "4x0e+4x1o"}};
-  CHECK(resolved_options(mace).at("max_L") == 1);
-  CHECK(new_model(json::parse(resolved_options(mace).dump()), small_data(), 2).architecture == new_model(mace, small_data(), 2).architecture);
+  CHECK(resolved.at("self_connection") == json({"nequip", "nequip", "nequip"}));
+  const auto mace = resolved_options({{"hidden_irreps", "4x0e+4x1o"}});
+  CHECK(mace.at("family") == "mace");
+  CHECK(mace.at("max_L") == 1);
+  CHECK(mace.at("r_max") == 5.0);
 }
