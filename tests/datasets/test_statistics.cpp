@@ -120,7 +120,7 @@ TEST_CASE("statistics: robust z by hand") {
     frames.back().structure.positions[3][0] += 0.1 * energy;
     frames.back().energy = 4 * energy;
   }
-  const auto& outliers = examine(frames).heads.at("").energy_outliers;
+  const auto outliers = examine(frames).heads.at("").energy_outliers;
   REQUIRE(outliers.size() == 1);
   CHECK(outliers[0].z == Approx(0.6745 * 98));
 }
