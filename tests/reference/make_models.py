@@ -267,7 +267,7 @@ def mace_128(L, directory):
     scale_forces(model)
     model = model.float()
     torch.save(model, directory / f"mace_128_L{L}.model")
-    tensors, document = import_mace(directory / f"mace_128_L{L}.model", elements=[29, 8, 1, 14, 13, 11, 12, 17])
+    tensors, document = import_mace(directory / f"mace_128_L{L}.model", elements=[29, 8, 1, 14, 13, 11, 12, 17, 6])
     write_model(directory / f"mace_128_L{L}.safetensors", tensors, document)
 
 
