@@ -8,7 +8,8 @@
 
 #include "datasets/frame_source.hpp"
 #include "training/loss.hpp"
-#include "training/optimizer.hpp"
+#include "training/model.hpp"
+#include "training/optimizer_options.hpp"
 
 namespace adatom::training {
 

@@ -8,20 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "training/communicator.hpp"
 #include "training/model.hpp"
+#include "training/optimizer_options.hpp"
 
 namespace adatom::training {
-
-struct OptimizerOptions {
-  std::string name = "adam";  ///< adam, adamw, schedule_free, soap
-  double learning_rate = 0.01;
-  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
-  double weight_decay = 5e-7;  ///< of the parameters that decay (TensorRole::decays)
-  bool amsgrad = true;         ///< adam, adamw
-  int precondition_every = 10; ///< soap: steps between two changes of the basis
-  int largest_dimension = 512; ///< soap: sides of a matrix that are longer are left in their own basis
-  int warmup_steps = 0;        ///< schedule_free: steps in which the learning rate grows to its value
-};
 
 class Optimizer {
  public:
@@ -34,17 +25,23 @@ class Optimizer {
   /// What a model is evaluated with: the parameters, or (schedule_free) their average.
   virtual torch::Tensor evaluated(const torch::Tensor& parameters) const { return parameters; }
 
-  /// Everything that the next step depends on, by name; the tensors themselves, to be read or overwritten.
-  std::map<std::string, torch::Tensor*>& state() { return state_; }
+  /// Copies of everything that the next step depends on, by name, whole on all processes, which call it together.
+  virtual std::map<std::string, torch::Tensor> state();
+  /// Sets it; `state` has the names and shapes that state() gives.
+  virtual void restore(const std::map<std::string, torch::Tensor>& state);
 
  protected:
+  static torch::Tensor zeros(std::int64_t n);
+  static std::int64_t count(const std::vector<ParameterBlock>& blocks);
+
   OptimizerOptions options_;
   torch::Tensor decay_;  // weight decay of each parameter
   torch::Tensor steps_;  // number of steps so far
-  std::map<std::string, torch::Tensor*> state_;
+  std::map<std::string, torch::Tensor*> state_;  // what all processes have alike
 };
 
-/// Throws std::invalid_argument, naming the optimisers there are, for an unknown name.
-std::unique_ptr<Optimizer> make_optimizer(const OptimizerOptions& options, const std::vector<ParameterBlock>& blocks);
+/// `communicator`: the processes among which an optimiser may divide its work. Throws std::invalid_argument, naming the optimisers there are, for an unknown name.
+std::unique_ptr<Optimizer> make_optimizer(const OptimizerOptions& options, const std::vector<ParameterBlock>& blocks,
+                                          std::shared_ptr<Communicator> communicator);
 
 }  // namespace adatom::training

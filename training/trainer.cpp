@@ -83,7 +83,8 @@ struct Trainer::Implementation {
   }
 
   // ------------------------------------------------------------------------------------------------ batches
-  /// Runs body(batch, head, counts) over the configurations of a global batch that belong to this process, one head at a time.
+  /// Runs body(batch, head, counts) over the configurations of a global batch that belong to this process, one head at a time. If it fails on any process all save
+  /// a checkpoint together, and throw.
   template <class Body>
   void for_heads(const FrameSet& set, const std::vector<std::size_t>& chosen, Body body) {
     LabelCounts counts;  // of the global batch: every process knows all labels
@@ -93,7 +94,8 @@ struct Trainer::Implementation {
       counts.force_components += 3.0 * static_cast<double>(f.forces.size());
       counts.stress_components += f.stress ? 9.0 : 0.0;
     }
-    for (std::size_t h = 0; h < data.heads.size(); ++h) {
+    std::exception_ptr failure;
+    for (std::size_t h = 0; h < data.heads.size() && !failure; ++h) {
       std::vector<const Frame*> mine;
       std::vector<std::size_t> numbers;
       for (std::size_t k = 0; k < chosen.size(); ++k)
@@ -103,15 +105,22 @@ struct Trainer::Implementation {
         }
       if (mine.empty()) continue;
       TrainingBatch& batch = batch_;
-      batch.assign(mine, model->elements(), model->cutoff(), config.threads);
       try {
+        batch.assign(mine, model->elements(), model->cutoff(), config.threads);
         body(batch, model_head(data.heads[h]), counts);
       } catch (const NotFinite& error) {
-        save_checkpoint();
-        throw std::runtime_error(set.origins[numbers[error.configuration]] + ": " + error.what() + " in epoch " + std::to_string(epoch) + ", step " +
-                                 std::to_string(step) + "; its labels may be wrong, or the learning rate (now " + std::to_string(learning_rate) +
-                                 ") too high. The checkpoint before this step is in " + folder().string());
+        failure = std::make_exception_ptr(
+            std::runtime_error(set.origins[numbers[error.configuration]] + ": " + error.what() + " in epoch " + std::to_string(epoch) + ", step " +
+                               std::to_string(step) + "; its labels may be wrong, or the learning rate (now " + std::to_string(learning_rate) +
+                               ") too high. The checkpoint before this step is in " + folder().string()));
+      } catch (...) {
+        failure = std::current_exception();
       }
+    }
+    if (any(failure != nullptr)) {
+      save_checkpoint();
+      if (failure) std::rethrow_exception(failure);
+      throw std::runtime_error("another process failed in epoch " + std::to_string(epoch) + ", step " + std::to_string(step) + ": its message says why");
     }
   }
   int model_head(const std::string& name) const {
@@ -202,8 +211,9 @@ struct Trainer::Implementation {
             {"epochs_without_better", epochs_without_better}, {"stage_two", stage_two}, {"seconds", seconds()}};
   }
 
-  /// The model file's form, with the tensors of the optimiser beside those of the model.
+  /// The model file's form, with the tensors of the optimiser beside those of the model. All processes call it.
   void save_checkpoint() {
+    const auto optimizer_state = optimizer->state();
     if (communicator->rank() != 0) return;
     ModelFile file = model->file();
     json provenance = json::parse(file.provenance);
@@ -216,7 +226,7 @@ struct Trainer::Implementation {
       to.data.assign(flat.data_ptr<double>(), flat.data_ptr<double>() + flat.numel());
     };
     put("parameters", parameters), put("ema", ema), put("best", best);
-    for (const auto& [name, tensor] : optimizer->state()) put("optimizer." + name, *tensor);
+    for (const auto& [name, tensor] : optimizer_state) put("optimizer." + name, tensor);
     write_model(checkpoint(), file);
   }
 
@@ -234,7 +244,9 @@ struct Trainer::Implementation {
       std::copy(found->second.data.begin(), found->second.data.end(), t.data_ptr<double>());
     };
     get("parameters", parameters), get("ema", ema), get("best", best);
-    for (auto& [name, tensor] : optimizer->state()) get("optimizer." + name, *tensor);
+    auto optimizer_state = optimizer->state();
+    for (auto& [name, tensor] : optimizer_state) get("optimizer." + name, tensor);
+    optimizer->restore(optimizer_state);
     epoch = s.at("epoch"), step = s.at("step"), steps_of_epoch = s.at("steps_of_epoch"), train_loss = s.at("train_loss");
     if (s.at("stage_two")) begin_stage_two();
     learning_rate = s.at("learning_rate");
@@ -292,7 +304,7 @@ Trainer::Trainer(const RunConfig& config, std::shared_ptr<Communicator> communic
       }
     if (!found) throw std::invalid_argument("'frozen' has '" + prefix + "', with which the name of no trained tensor begins");
   }
-  p.optimizer = make_optimizer(config.optimizer, blocks);
+  p.optimizer = make_optimizer(config.optimizer, blocks, p.communicator);
   p.loss = Loss(config.loss);
   p.learning_rate = config.optimizer.learning_rate;
   std::filesystem::create_directories(p.folder());

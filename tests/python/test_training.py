@@ -141,8 +141,10 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(config, tmp_pa
     assert all(np.array_equal(a[name], b[name]) for name in a)
 
 
-def test_weights_do_not_depend_on_the_number_of_processes(config, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+def test_weights_do_not_depend_on_the_number_of_processes(config, tmp_path, optimizer):
     config["precision"] = "double"
+    config["optimizer"] = {"name": optimizer, "learning_rate": 0.01}
     config["training"].update(epochs=8, batch_size=6)  # 34 configurations: neither batches nor processes divide them
     ends = {}
     for processes in (1, 2, 4):
