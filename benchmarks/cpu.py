@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Engine against peers on the CPU, side by side: microseconds per atom and step, memory, share of the machine's multiply-add peak.
 
-    python benchmarks/cpu.py MODELS [--python mace=PATH --python sevenn=PATH] [--threads 1 2] [--rounds 5] [-o benchmarks/results/FILE.md]
+    python benchmarks/cpu.py MODELS [--python mace=PATH --python sevenn=PATH --python symmetrix=PATH] [--threads 1 2] [--rounds 5] [-o benchmarks/results/FILE.md]
 
-MODELS is a folder with what `tests/reference/make_models.py mace_128 MODELS` and `adatom import` write: NAME.safetensors and, for mace, NAME.model beside it.
+MODELS is a folder with what `tests/reference/make_models.py mace_128 MODELS` and `adatom import` write: NAME.safetensors and, for mace, NAME.model beside it;
+for symmetrix NAME.symmetrix.json, of the same shape with a RealAgnosticInteractionBlock first, since it takes no other.
 A peer that cannot be imported is left out, and the table says so. Every (engine, threads) is one process; they take turns in every round, so
 that a machine whose speed drifts is the same for all. Peers run with the allocator tuned (see TUNED), as their users would after reading the manual.
 Each step moves the atoms by a little, as molecular dynamics does, and asks for energy and forces. A turn is one step that is not counted, since the other
@@ -26,11 +27,11 @@ from pathlib import Path
 TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "268435456"}
 TURN = 0.3  # seconds
 
-# name, file, structures as multiples of the cubic cell of 4 atoms, peer
+# name, file, peers
 CASES = [
-    ("MACE 128x0e", "mace_128_L0", "mace"),
-    ("MACE 128x0e+128x1o", "mace_128_L1", "mace"),
-    ("SevenNet-0", "7net-0", "sevenn"),
+    ("MACE 128x0e", "mace_128_L0", ["mace", "symmetrix", "symmetrix-double"]),
+    ("MACE 128x0e+128x1o", "mace_128_L1", ["mace", "symmetrix", "symmetrix-double"]),
+    ("SevenNet-0", "7net-0", ["sevenn"]),
 ]
 
 
@@ -93,6 +94,11 @@ def make_calculator(engine: str, model: str, threads: int):
         from adatom import AdatomCalculator
 
         return AdatomCalculator(model + ".safetensors", dtype="float32", threads=threads)
+    if engine.startswith("symmetrix"):  # its Kokkos variant in float, its plain one in double: it has no others
+        from symmetrix import Symmetrix
+
+        double = engine.endswith("double")
+        return Symmetrix(model + ".symmetrix.json", dtype="float64" if double else "float32", use_kokkos=not double)
     import torch
 
     torch.set_num_threads(threads)
@@ -142,7 +148,7 @@ class Process:
     """A worker; None of its errors stops the benchmark."""
 
     def __init__(self, python: str, engine: str, model: str, threads: int, repeat: int):
-        environment = dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
+        environment = dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), OPENBLAS_NUM_THREADS="1")
         if engine != "adatom":
             environment.update(TUNED)
         command = [python, "-W", "ignore", __file__, "--worker", engine, model, str(threads), str(repeat)]
@@ -193,7 +199,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
-    interpreters = {"adatom": sys.executable, "mace": sys.executable, "sevenn": sys.executable}
+    interpreters = {name: sys.executable for name in ("adatom", "mace", "sevenn", "symmetrix")}
     interpreters.update(p.split("=", 1) for p in arguments.python)
 
     import adatom
@@ -209,33 +215,34 @@ def main() -> None:
         "| model | threads | adatom (backend) | peer | peer / adatom | GFLOP per step | share of FMA peak | workspace, KiB per atom | peer's peak memory, KiB per atom |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, file, peer in CASES:
+    for name, file, peers in CASES:
         model = str(arguments.models / file)
         for threads in arguments.threads:
             engine = Process(interpreters["adatom"], "adatom", model, threads, arguments.repeat)
-            other = Process(interpreters[peer], peer, model, threads, arguments.repeat)
+            others = {p: Process(interpreters[p.split("-")[0]], p, model, threads, arguments.repeat) for p in peers}
             peaks = []
-            if engine.error:
-                raise SystemExit(f"{name}: {engine.error}")
             for _ in range(arguments.rounds):
+                if engine.error:
+                    raise SystemExit(f"{name}: {engine.error}")
                 engine.turn()
                 peaks.append(1e9 * fma_share(engine.reports[-1]["backend"], "float32", threads, 0.0)["fma_peak_gflops"])
-                other.turn()
-            engine.close()
-            other.close()
+                for other in others.values():
+                    other.turn()
+            for process in (engine, *others.values()):
+                process.close()
             if engine.error:
                 raise SystemExit(f"{name}: {engine.error}")
-            ours = engine.median()
-            row = [name, str(threads), f"{1e6 * ours / atoms:.1f} ({engine.reports[-1]['backend']})"]
-            if other.error:
-                row += [f"{peer}: not measured ({other.error[:60]})", ""]
-            else:
-                row += [f"{peer} {1e6 * other.median() / atoms:.0f}", f"{other.median() / ours:.1f}"]
-            flops = engine.reports[-1]["flops"]
-            row += [f"{1e-9 * flops:.3f}", f"{flops / ours / statistics.median(peaks):.0%}", f"{engine.reports[-1]['workspace_bytes'] / atoms / 1024:.1f}"]
-            row += ["" if other.error else f"{other.reports[-1]['peak_bytes'] / atoms / 1024:.0f}"]
-            lines.append("| " + " | ".join(row) + " |")
-            print(lines[-1], flush=True)
+            ours, flops = engine.median(), engine.reports[-1]["flops"]
+            for peer, other in others.items():
+                row = [name, str(threads), f"{1e6 * ours / atoms:.1f} ({engine.reports[-1]['backend']})"]
+                if other.error:
+                    row += [f"{peer}: not measured ({other.error[:60]})", ""]
+                else:
+                    row += [f"{peer} {1e6 * other.median() / atoms:.0f}", f"{other.median() / ours:.1f}"]
+                row += [f"{1e-9 * flops:.3f}", f"{flops / ours / statistics.median(peaks):.0%}", f"{engine.reports[-1]['workspace_bytes'] / atoms / 1024:.1f}"]
+                row += ["" if other.error else f"{other.reports[-1]['peak_bytes'] / atoms / 1024:.0f}"]
+                lines.append("| " + " | ".join(row) + " |")
+                print(lines[-1], flush=True)
     lines += ["", f"{CASES[0][0]}, one thread, few atoms:", "", "| structure | us per atom and step | against 256 atoms |", "|---|---|---|"]
     lines += small_structures(str(arguments.models / CASES[0][1]))
     lines += ["", "Peers ran with " + " ".join(f"{k}={v}" for k, v in TUNED.items()) + ".", ""]

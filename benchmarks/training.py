@@ -6,7 +6,8 @@
 DATA is the folder with train.extxyz, isolated_atoms.extxyz and test_*.extxyz of 3BPA. Both train the same shape (MACE 32x0e + 32x1o, l_max 3, correlation 3,
 r_max 5) on the same 450 configurations with the same loss, optimiser, batches of 5, averaging of weights and threads, in float. They take turns in blocks
 of epochs, each going on from its checkpoint, so that a machine whose speed drifts is the same for both. mace-torch runs with the allocator tuned (TUNED in
-cpu.py), and its time is what its own log says between epochs, without start-up.
+cpu.py), and its time is what its own log says between epochs, without start-up. Memory is what the largest resident size of an epoch grows by from batches of
+5 to batches of 50, for each atom of the batch; for this, the allocators are as the system has them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cpu import TUNED
+from cpu import TUNED, machine
 
 SHAPE = {"family": "mace", "channels": 32, "max_L": 1, "l_max": 3, "correlation": 3, "layers": 2, "r_max": 5.0}
 
@@ -40,6 +41,20 @@ def split(data: Path, folder: Path) -> tuple[Path, Path]:
     ase.io.write(train, [frames[k] for k in order[:450]])
     ase.io.write(valid, [frames[k] for k in order[450:]])
     return train, valid
+
+
+def largest_resident_size(process: subprocess.Popen) -> int:
+    """Bytes, once it has ended."""
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"a run for the memory ended with {status}")
+    return 1024 * usage.ru_maxrss
+
+
+def bytes_per_atom(run) -> float:
+    """`run(batch size)` starts a process that trains for an epoch. 3BPA has 27 atoms."""
+    small, large = (largest_resident_size(run(size)) for size in (5, 50))
+    return (large - small) / (45 * 27)
 
 
 class Engine:
@@ -66,6 +81,14 @@ class Engine:
         self.seconds = times[-1]
         self.curve.append((self.seconds, tests))
 
+    def one_epoch(self, batch: int) -> subprocess.Popen:
+        config = json.loads(json.dumps(self.config))
+        config["output"] = str(self.folder / f"memory{batch}")
+        config["training"].update(epochs=1, batch_size=batch, valid_batch_size=5)
+        config["data"]["test"] = []
+        script = "import json, sys; from adatom.training import train; train(json.loads(sys.argv[1]))"
+        return subprocess.Popen([sys.executable, "-c", script, json.dumps(config)], env={**os.environ, "OMP_NUM_THREADS": str(self.config["threads"])})
+
 
 class Mace:
     name = "mace-torch"
@@ -88,7 +111,7 @@ class Mace:
         self.curve, self.seconds, self.epochs = [], 0.0, []
         self.arguments = [
             "--name=mace", f"--work_dir={folder / 'mace'}", f"--train_file={self.files['train']}", f"--valid_file={self.files['valid']}", f"--E0s={energies}",
-            "--model=MACE", "--hidden_irreps=32x0e + 32x1o", "--r_max=5.0", "--max_ell=3", "--correlation=3", "--num_interactions=2", "--batch_size=5",
+            "--model=ScaleShiftMACE", "--hidden_irreps=32x0e + 32x1o", "--r_max=5.0", "--max_ell=3", "--correlation=3", "--num_interactions=2", "--batch_size=5",
             "--valid_batch_size=32", "--energy_weight=15", "--forces_weight=1000", "--lr=0.01", "--weight_decay=5e-7", "--amsgrad", "--ema", "--ema_decay=0.99",
             "--clip_grad=10", "--default_dtype=float32", "--device=cpu", "--seed=1", "--restart_latest", "--scheduler_patience=50", "--num_workers=0",
             "--energy_key=REF_energy", "--forces_key=REF_forces", "--eval_interval=1",
@@ -113,6 +136,14 @@ class Mace:
             raise RuntimeError("mace-torch did no epoch:\n" + "".join(text[-30:]))
         self.seconds += sum(self.epochs[before:])
         self.curve.append((self.seconds, self.evaluate()))
+
+    def one_epoch(self, batch: int) -> subprocess.Popen:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
+        environment.pop("LD_LIBRARY_PATH", None)
+        changed = {"--work_dir": str(self.folder / f"mace_memory{batch}"), "--batch_size": str(batch), "--valid_batch_size": "5"}
+        arguments = [f"{key}={changed[key]}" if (key := a.split("=")[0]) in changed else a for a in self.arguments]
+        return subprocess.Popen([self.python, "-m", "mace.cli.run_train", *arguments, "--max_num_epochs=1"], env=environment, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL, cwd=self.folder)
 
     def evaluate(self) -> dict:
         """Errors of the averaged weights of the last checkpoint, by mace-torch itself."""
@@ -149,6 +180,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=24, help="of the engine, in blocks of 8")
     parser.add_argument("--long", type=int, default=0, help="epochs to which the engine goes on afterwards")
     parser.add_argument("--mace-epochs", type=int, default=24, help="of mace-torch, in blocks of 8")
+    parser.add_argument("--no-memory", action="store_true", help="leave the memory out")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     pythons = dict(p.split("=", 1) for p in arguments.python)
@@ -170,7 +202,8 @@ def main() -> None:
         for upto in range(arguments.epochs, arguments.long, 50):
             runs[0][0].run(min(upto + 50, arguments.long))
 
-    text = report([engine for engine, _ in runs], tests, arguments)
+    memory = {} if arguments.no_memory else {engine.name: bytes_per_atom(engine.one_epoch) for engine, _ in runs}
+    text = report([engine for engine, _ in runs], memory, tests, arguments)
     print(text)
     if arguments.output:
         arguments.output.write_text(text)
@@ -178,11 +211,10 @@ def main() -> None:
     shutil.rmtree(folder)
 
 
-def report(engines, tests, arguments) -> str:
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?")
+def report(engines, memory, tests, arguments) -> str:
     lines = [
         f"# Training on 3BPA, {datetime.date.today()}", "",
-        f"{cpu}, {arguments.threads} threads; MACE 32x0e + 32x1o, l_max 3, correlation 3, r_max 5, batches of 5, float; 450 configurations. `benchmarks/training.py`.", "",
+        f"{machine()}, {arguments.threads} threads; MACE 32x0e + 32x1o, l_max 3, correlation 3, r_max 5, batches of 5, float; 450 configurations. `benchmarks/training.py`.", "",
         "| | seconds per epoch (median) | epochs | seconds | " + " | ".join(f"{t.stem.removeprefix('test_')}: E meV, F meV/A" for t in tests) + " |",
         "|---|---|---|---|" + "---|" * len(tests),
     ]  # fmt: skip
@@ -194,6 +226,8 @@ def report(engines, tests, arguments) -> str:
     if len(engines) > 1:
         ratio = statistics.median(engines[1].epochs) / statistics.median(engines[0].epochs)
         lines += ["", f"An epoch of mace-torch takes {ratio:.1f} times as long."]
+    if memory:
+        lines += ["", "Memory that a batch takes: " + ", ".join(f"{name} {value / 1024:.0f} KiB per atom" for name, value in memory.items()) + "."]
     return "\n".join(lines) + "\n"
 
 
