@@ -20,8 +20,8 @@ from training import SHAPE, split
 
 # name: (part of --epochs, settings of each trial)
 TRIALS = {
-    "adamw": (1.0, [{"learning_rate": rate, "beta2": beta2} for rate in (0.005, 0.01, 0.02) for beta2 in (0.99, 0.999)]),
-    "soap": (0.5, [{"learning_rate": rate, "beta1": 0.95, "beta2": beta2} for rate in (0.005, 0.01, 0.02) for beta2 in (0.99, 0.999)]),
+    "adamw": (1.0, [{"learning_rate": rate, "beta2": beta2} for rate in (0.01, 0.02, 0.04) for beta2 in (0.99, 0.999)]),
+    "soap": (0.5, [{"learning_rate": rate, "beta1": 0.95, "beta2": beta2} for rate in (0.01, 0.02, 0.04) for beta2 in (0.99, 0.999)]),
 }
 
 
