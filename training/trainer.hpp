@@ -6,16 +6,11 @@
 
 #include "training/communicator.hpp"
 #include "training/config.hpp"
+#include "training/errors.hpp"
 #include "training/frames.hpp"
 #include "training/model.hpp"
 
 namespace adatom::training {
-
-/// Errors of a data set.
-struct Errors {
-  double loss = 0, energy_rmse = 0, energy_mae = 0, energy_per_atom_rmse = 0, energy_per_atom_mae = 0, force_rmse = 0, force_mae = 0, stress_rmse = 0;
-};
-Errors errors(const ErrorSums& sums);
 
 /// What is told of an epoch.
 struct EpochReport {
@@ -24,6 +19,7 @@ struct EpochReport {
   Errors valid;
   bool best = false;
 };
+nlohmann::json describe(const EpochReport& report);  ///< for logs
 
 /// A run of training: from a configuration and data to a model file.
 ///
@@ -39,7 +35,7 @@ class Trainer {
   /// stops after the step with a checkpoint.
   void run(const std::function<bool(int epoch, int step, int steps)>& progress, const std::function<bool(const EpochReport&)>& report);
 
-  /// Errors of the best weights on other configurations, by head.
+  /// Errors of the best weights on other configurations.
   Errors test(const FrameSet& frames);
 
   const TrainingModel& model() const;

@@ -14,16 +14,6 @@ using nlohmann::json;
 
 namespace {
 
-json describe(const Errors& e) {
-  return {{"loss", e.loss}, {"energy_rmse", e.energy_rmse}, {"energy_mae", e.energy_mae}, {"energy_per_atom_rmse", e.energy_per_atom_rmse},
-          {"energy_per_atom_mae", e.energy_per_atom_mae}, {"force_rmse", e.force_rmse}, {"force_mae", e.force_mae}, {"stress_rmse", e.stress_rmse}};
-}
-
-json describe(const EpochReport& r) {
-  return {{"epoch", r.epoch}, {"epochs", r.epochs}, {"learning_rate", r.learning_rate}, {"train_loss", r.train_loss}, {"seconds", r.seconds},
-          {"valid", describe(r.valid)}, {"best", r.best}};
-}
-
 class PyTrainer {
  public:
   PyTrainer(const std::string& config, bool resume, const std::string& group) : config_(parse_config(json::parse(config))) {

@@ -5,6 +5,7 @@ import copy
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -105,6 +106,24 @@ def test_optimizers_learn(config, optimizer):
     assert result.epochs[-1]["valid"]["loss"] < 0.5 * result.epochs[0]["valid"]["loss"]
 
 
+def test_errors_by_element_are_those_of_the_file(config, tmp_path):
+    config["data"]["test"] = [str(DATA / "3bpa_sample.extxyz")]
+    result = train(config)
+    frames = ase.io.read(DATA / "3bpa_sample.extxyz", ":")
+    differences = np.concatenate([r.forces - f.get_forces() for r, f in zip(Potential.load(result.model).evaluate(frames), frames)])
+    numbers = np.concatenate([f.numbers for f in frames])
+    errors = result.tests["3bpa_sample"]
+    assert list(errors["force_rmse_by_element"]) == ["C", "H", "N", "O"]
+    for symbol, z in (("H", 1), ("C", 6), ("N", 7), ("O", 8)):
+        of_element = differences[numbers == z]
+        assert errors["force_rmse_by_element"][symbol] == pytest.approx(np.sqrt(np.mean(of_element**2)), rel=1e-4)
+        assert errors["force_mae_by_element"][symbol] == pytest.approx(np.mean(np.abs(of_element)), rel=1e-4)
+    assert "stress_rmse" not in errors and "heads" not in errors  # nothing is labelled with a stress
+    logged = [json.loads(line) for line in (Path(config["output"]) / "log.jsonl").read_text().splitlines()]
+    assert [e["valid"] for e in logged if e["event"] == "epoch"] == [e["valid"] for e in result.epochs]
+    assert set(result.epochs[0]["valid"]["force_rmse_by_element"]) == {"C", "H", "N", "O"}
+
+
 def test_two_runs_are_the_same_bit_for_bit(config, tmp_path):
     train(config)
     other = copy.deepcopy(config)
@@ -159,12 +178,15 @@ def test_weights_do_not_depend_on_the_number_of_processes(config, tmp_path):
         for w in workers:
             _, errors = w.communicate(timeout=300)
             assert w.returncode == 0, errors
-        losses = [json.loads(line)["train_loss"] for line in (Path(run["output"]) / "log.jsonl").read_text().splitlines() if '"epoch"' in line and "train_loss" in line]
-        ends[processes] = tensors(run["output"]), losses
+        events = [e for e in map(json.loads, (Path(run["output"]) / "log.jsonl").read_text().splitlines()) if e["event"] == "epoch"]
+        losses = [e["train_loss"] for e in events]
+        by_element = [list(e["valid"]["force_rmse_by_element"].values()) for e in events]
+        ends[processes] = tensors(run["output"]), np.array(losses), np.array(by_element)
     for processes in (2, 4):
         for name, value in ends[1][0].items():
             assert np.abs(ends[processes][0][name] - value).max() <= 1e-10 * max(np.abs(value).max(), 1e-3), (processes, name)
-        assert ends[processes][1] == pytest.approx(ends[1][1], rel=1e-10)
+        for k in (1, 2):
+            assert ends[processes][k] == pytest.approx(ends[1][k], rel=1e-10)
 
 
 def test_frozen_tensors_stay(config, tmp_path):
@@ -180,6 +202,18 @@ def test_frozen_tensors_stay(config, tmp_path):
             assert np.allclose(a[name], b[name], rtol=1e-14, atol=0), name
         elif name.startswith("layers.1."):
             assert not same, name
+
+
+def test_the_tables_of_the_command(config, tmp_path):
+    config["data"]["test"] = [str(DATA / "3bpa_sample.extxyz")]
+    arguments, environment = command(tmp_path / "run", config)
+    done = subprocess.run(arguments[:-1], env={**environment, "COLUMNS": "150"}, capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    header = next(line for line in lines if line.startswith("epoch"))
+    assert re.findall(r"E meV/atom|F meV/A|F [CHNO]\b|S meV/A\^3", header) == ["E meV/atom", "F meV/A", "F C", "F H", "F N", "F O"]
+    epochs = [line for line in lines if re.match(r" +\d+  \d", line)]
+    assert len(epochs) == 4 and all(len(line.split()) - (line.endswith("*")) == 12 for line in epochs)
+    assert all(name in done.stdout for name in ("3bpa_sample", "E meV/atom", "F meV/A", "F O"))
 
 
 def test_the_command_writes_a_model_a_log_and_pictures(config, tmp_path):

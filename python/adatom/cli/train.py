@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from adatom.cli import common
+
+MOST_ELEMENTS = 5  # that have columns of their own
 
 
 def train(
@@ -56,27 +59,62 @@ def train(
 
 
 class _Table:
-    """Errors of each epoch, and of the test files at the end."""
+    """Errors of each epoch as it ends, and of the test files."""
 
     def __init__(self, quiet: bool):
-        self.quiet, self.begun = quiet, False
+        self.quiet, self.columns = quiet, None
 
     def add(self, epoch: dict[str, Any], console: Any) -> None:
         if self.quiet:
             return
-        if not self.begun:
-            console.print("epoch     rate    train loss    valid loss   E meV/atom   F meV/A   S meV/A^3      time")
-            self.begun = True
         v = epoch["valid"]
+        if self.columns is None:  # the first epoch tells which labels there are
+            self.columns = _error_columns([v])
+            heads = [f"{name:>{max(len(name), 9)}}" for name, _ in self.columns]
+            console.print("epoch     rate    train loss    valid loss  " + "  ".join(heads) + "      time", highlight=False)
+        values = [f"{_number(value(v)):>{max(len(name), 9)}}" for name, value in self.columns]
         console.print(
-            f"{epoch['epoch'] + 1:5d}  {epoch['learning_rate']:.1e}  {epoch['train_loss']:12.5g}  {v['loss']:12.5g}  {1e3 * v['energy_per_atom_rmse']:11.3f}"
-            f"  {1e3 * v['force_rmse']:8.2f}  {1e3 * v['stress_rmse']:10.3f}  {epoch['seconds']:7.1f} s{'  *' if epoch['best'] else ''}",
+            f"{epoch['epoch'] + 1:5d}  {epoch['learning_rate']:.1e}  {epoch['train_loss']:12.5g}  {v['loss']:12.5g}  {'  '.join(values)}"
+            f"  {epoch['seconds']:6.0f} s{'  *' if epoch['best'] else ''}",
             highlight=False,
         )
 
-    def tests(self, tests: dict[str, dict[str, float]]) -> None:
+    def tests(self, tests: dict[str, dict[str, Any]]) -> None:
+        if not tests:
+            return
+        from rich.table import Table
+
+        rows = [(name, e) for name, e in tests.items()]
         for name, e in tests.items():
-            typer.echo(
-                f"{name}: RMSE of energies {1e3 * e['energy_rmse']:.2f} meV ({1e3 * e['energy_per_atom_rmse']:.3f} meV/atom), "
-                f"of forces {1e3 * e['force_rmse']:.2f} meV/angstrom"
-            )
+            rows += [(f"{name}, head {head}", of_head) for head, of_head in e.get("heads", {}).items()]
+        columns = _error_columns([e for _, e in rows])
+        table = Table(title="RMSE of the best weights on the test files", title_justify="left")
+        table.add_column("file")
+        for name, _ in columns:
+            table.add_column(name, justify="right")
+        for name, e in rows:
+            table.add_row(name, *(_number(value(e)) for _, value in columns))
+        common.console().print(table)
+
+
+def _error_columns(sets: list[dict[str, Any]]) -> list[tuple[str, Callable[[dict[str, Any]], float | None]]]:
+    """Name and value of each column of RMSEs, milli-units: energies, forces, forces by element where there are few, stresses; of what is labelled."""
+
+    def column(*path: str) -> Callable[[dict[str, Any]], float | None]:
+        def value(errors: Any) -> float | None:
+            for key in path:
+                errors = errors.get(key, {})
+            return 1e3 * errors if errors != {} else None
+
+        return value
+
+    columns = [("E meV/atom", column("energy_per_atom_rmse")), ("F meV/A", column("force_rmse"))]
+    elements = dict.fromkeys(element for e in sets for element in e.get("force_rmse_by_element", {}))
+    if 1 < len(elements) <= MOST_ELEMENTS:
+        columns += [(f"F {element}", column("force_rmse_by_element", element)) for element in elements]
+    columns.append(("S meV/A^3", column("stress_rmse")))
+    return [(name, value) for name, value in columns if any(value(e) is not None for e in sets)]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"

@@ -29,10 +29,14 @@ def plot_run(folder: str | Path) -> list[Path]:
     axes[0].semilogy(x, [e["valid"]["loss"] for e in epochs], label="validation")
     axes[0].legend()
     axes[0].set_ylabel("loss")
-    axes[1].semilogy(x, [1e3 * e["valid"]["energy_per_atom_rmse"] for e in epochs])
-    axes[1].set_ylabel("RMSE of energies, meV/atom")
-    axes[2].semilogy(x, [1e3 * e["valid"]["force_rmse"] for e in epochs])
-    axes[2].set_ylabel("RMSE of forces, meV/angstrom")
+    for axis, key, label in ((axes[1], "energy_per_atom_rmse", "RMSE of energies, meV/atom"), (axes[2], "force_rmse", "RMSE of forces, meV/angstrom")):
+        axis.semilogy(x, [1e3 * e["valid"].get(key, float("nan")) for e in epochs], color="black", label="all")
+        axis.set_ylabel(label)
+    elements = epochs[-1]["valid"].get("force_rmse_by_element", {})
+    if 1 < len(elements) <= 10:
+        for element in elements:
+            axes[2].semilogy(x, [1e3 * e["valid"].get("force_rmse_by_element", {}).get(element, float("nan")) for e in epochs], lw=0.8, label=element)
+        axes[2].legend()
     for a in axes:
         a.set_xlabel("epoch")
     target = folder / "training.png"

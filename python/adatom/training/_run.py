@@ -14,12 +14,13 @@ from adatom.training import _distributed
 
 @dataclass
 class TrainingResult:
-    """What a run gave. Errors are dictionaries with `energy_rmse` (eV), `energy_per_atom_rmse` (eV/atom), `force_rmse` (eV/angstrom),
-    `stress_rmse` (eV/angstrom^3), the same with `_mae`, and `loss`."""
+    """What a run gave. Errors are dictionaries with `loss` and, for each kind of label that there is, `energy_rmse` (eV), `energy_per_atom_rmse`
+    (eV/atom), `force_rmse` (eV/angstrom), `force_rmse_by_element` (a dictionary by symbol), `stress_rmse` (eV/angstrom^3), and the same with `_mae`;
+    of a model with several heads also `heads`, such a dictionary for each head."""
 
     model: Path
     epochs: list[dict[str, Any]] = field(default_factory=list)
-    tests: dict[str, dict[str, float]] = field(default_factory=dict)
+    tests: dict[str, dict[str, Any]] = field(default_factory=dict)
     parameters: int = 0
     rank: int = 0
 
