@@ -14,12 +14,12 @@ namespace adatom::training {
 /// Where there are no labels of a kind, its numbers of labels and its errors are zero.
 struct Errors {
   double loss = 0;
-  double energies = 0, energy_rmse = 0, energy_mae = 0;                   ///< number of labels; eV
-  double energy_per_atom_rmse = 0, energy_per_atom_mae = 0;               ///< eV/atom
-  double forces = 0, force_rmse = 0, force_mae = 0;                       ///< number of components; eV/angstrom
-  double stresses = 0, stress_rmse = 0, stress_mae = 0;                   ///< number of components; eV/angstrom^3
-  std::map<std::string, double> force_rmse_of, force_mae_of;              ///< by symbol of the element
-  std::map<std::string, Errors> heads;                                    ///< of each head that the set has, where the model has several
+  double energies = 0, energy_rmse = 0, energy_mae = 0;       ///< number of labels; eV
+  double energy_per_atom_rmse = 0, energy_per_atom_mae = 0;   ///< eV/atom
+  double forces = 0, force_rmse = 0, force_mae = 0;           ///< number of components; eV/angstrom
+  double stresses = 0, stress_rmse = 0, stress_mae = 0;       ///< number of components; eV/angstrom^3
+  std::map<std::string, double> force_rmse_of, force_mae_of;  ///< by symbol of the element
+  std::map<std::string, Errors> heads;                        ///< of each head that the set has, where the model has several
 };
 
 /// For logs: only errors of labels that there are.

@@ -3,19 +3,28 @@
 
 #include <algorithm>
 
-#include "datasets/random.hpp"
+#include "adatom/elements.hpp"
+#include "datasets/xxhash.hpp"
+#include "training/epoch_plan.hpp"
+#include "training/heads.hpp"
 #include "training/trainer_implementation.hpp"
 
 namespace adatom::training {
 
-using datasets::Frame;
 using nlohmann::json;
 
-Trainer::Implementation::Implementation(const RunConfig& run, std::shared_ptr<Communicator> processes)
+Trainer::Implementation::Implementation(const RunConfig& run, std::shared_ptr<Communicator> processes, bool resume)
     : config(run), communicator(processes ? processes : std::make_shared<Communicator>()) {
   start_clock();
-  data = read_data(config);
-  make_model();
+  together([&] {
+    prepare_output(resume);
+    data = read_data(config);
+    make_model();
+  });
+  together([&, all = fingerprints()] {
+    if (all.front() != all[communicator->rank()])
+      throw std::runtime_error("this process reads other data than process 0: are the files the same on all machines?");
+  });
   const auto size = static_cast<std::int64_t>(model->size());
   parameters = torch::zeros({size}, torch::kFloat64);
   model->parameters(training::data(parameters));
@@ -25,25 +34,63 @@ Trainer::Implementation::Implementation(const RunConfig& run, std::shared_ptr<Co
   trained = torch::ones_like(parameters);
   std::vector<ParameterBlock> blocks = model->blocks();
   freeze(blocks);
+  hold_absent_elements(blocks);
+  held = parameters * (1.0 - trained);
+  holds = (trained == 0.0).any().item<bool>();
   optimizer = make_optimizer(config.optimizer, blocks);
   loss = Loss(config.loss);
   learning_rate = config.optimizer.learning_rate;
-  std::filesystem::create_directories(folder());
+  together([&] {
+    if (resume && std::filesystem::exists(checkpoint())) load_checkpoint();
+  });
+}
+
+/// What each process has read, as a number.
+std::vector<double> Trainer::Implementation::fingerprints() {
+  std::vector<double> all(communicator->size(), 0.0);
+  const std::string text = data.provenance.dump();
+  all[communicator->rank()] = static_cast<double>(datasets::xxhash64(text.data(), text.size()) >> 12);  // a double holds 52 bits
+  communicator->sum(all.data(), all.size());
+  return all;
 }
 
 void Trainer::Implementation::make_model() {
   ModelFile file;
   if (config.model.contains("file")) {
-    file = read_model(config.model.at("file").get<std::string>());
+    const std::string path = config.model.at("file");
+    file = read_model(path);
+    data.provenance["model"] = json::array({json{{"file", std::filesystem::path(path).filename().string()}, {"hash", datasets::file_hash(path)}}});
+    add_heads(file, config.model.value("heads", std::map<std::string, std::string>()));
+    for (const int z : data.elements)
+      if (std::find(file.elements.begin(), file.elements.end(), z) == file.elements.end())
+        throw std::invalid_argument("the data has " + element_symbol(z) + ", which " + path + " does not know; it has " + element_names(file.elements));
+    if (config.data.atomic_energies != "auto" || !config.data.atomic_energy_of.empty()) set_atomic_energies(file);
+    count_edges(file.cutoff);
   } else {
-    const double cutoff = resolved_options(config.model).at("r_max");
-    file = new_model(config.model, describe_data(data, config.data, cutoff), config.seed);
+    count_edges(resolved_options(config.model).at("r_max"));
+    file = new_model(config.model, describe_data(data, config.data), config.seed);
   }
   head_names = file.heads;
-  for (const std::string& head : data.heads)
-    if (std::find(file.heads.begin(), file.heads.end(), head) == file.heads.end() && !(head == "Default" && file.heads.size() == 1))
-      throw std::invalid_argument("the data has configurations of head '" + head + "', which the model does not have");
+  for (const std::string& head : data.heads) model_head(head);
+  original = file;
   model = std::make_unique<TrainingModel>(file, data.elements, config.precision, config.threads);
+}
+
+/// Gives a model that was read the atomic energies that the configuration asks for.
+void Trainer::Implementation::set_atomic_energies(ModelFile& file) {
+  head_names = file.heads;
+  const auto rows = atomic_energies(data, config.data);
+  for (std::size_t h = 0; h < data.heads.size(); ++h)
+    for (std::size_t z = 0; z < data.elements.size(); ++z) {
+      const auto at = std::find(file.elements.begin(), file.elements.end(), data.elements[z]) - file.elements.begin();
+      file.tensors.at("atomic_energies").data[model_head(data.heads[h]) * file.elements.size() + static_cast<std::size_t>(at)] = rows[h][z];
+    }
+}
+
+void Trainer::Implementation::count_edges(double cutoff) {
+  data.train.count_edges(cutoff, config.threads);
+  data.valid.count_edges(cutoff, config.threads);
+  for (FrameSet& set : data.tests) set.count_edges(cutoff, config.threads);
 }
 
 void Trainer::Implementation::freeze(std::vector<ParameterBlock>& blocks) {
@@ -59,33 +106,59 @@ void Trainer::Implementation::freeze(std::vector<ParameterBlock>& blocks) {
   }
 }
 
+/// Weights of elements that the data does not have keep their values; without this, weight decay would wear them away.
+void Trainer::Implementation::hold_absent_elements(const std::vector<ParameterBlock>& blocks) {
+  const std::size_t n = original.elements.size();
+  for (const ParameterBlock& b : blocks) {
+    std::size_t axis = 0;
+    if (b.name == "embedding")
+      axis = b.shape.size() - 2;
+    else if (b.name.find(".contraction.") == b.name.npos && b.name.find(".skip.") == b.name.npos)
+      continue;
+    if (b.shape.at(axis) != n) continue;  // the same weights for all elements
+    std::size_t row = 1;
+    for (std::size_t k = axis + 1; k < b.shape.size(); ++k) row *= b.shape[k];
+    for (std::size_t at = 0; at < b.size; at += row) {
+      const int z = original.elements[at / row % n];
+      if (std::find(data.elements.begin(), data.elements.end(), z) == data.elements.end())
+        trained.narrow(0, static_cast<std::int64_t>(b.offset + at), static_cast<std::int64_t>(row)).zero_();
+    }
+  }
+}
+
 Trainer::Trainer(const RunConfig& config, std::shared_ptr<Communicator> communicator, bool resume)
-    : p_(std::make_unique<Implementation>(config, std::move(communicator))) {
+    : p_(std::make_unique<Implementation>(config, std::move(communicator), resume)) {
   Implementation& p = *p_;
-  if (resume && std::filesystem::exists(p.checkpoint())) p.load_checkpoint();
-  p.log({{"event", "start"}, {"config", resolved(config)}, {"parameters", p.model->size()}, {"train", p.data.train.frames.size()},
-         {"valid", p.data.valid.frames.size()}, {"epoch", p.epoch}});
+  p.together([&] {
+    for (const std::string& warning : p.data.warnings) p.log({{"event", "warning"}, {"message", warning}});
+    p.log({{"event", "start"},
+           {"config", p.whole_config()},
+           {"data", p.data.provenance},
+           {"parameters", p.model->size()},
+           {"train", p.data.train.size()},
+           {"valid", p.data.valid.size()},
+           {"epoch", p.epoch}});
+  });
 }
 
 Trainer::~Trainer() = default;
 
-void Trainer::run(const std::function<bool(int, int, int)>& progress, const std::function<bool(const EpochReport&)>& report) {
+bool Trainer::run(const std::function<bool(int, int, int)>& progress, const std::function<bool(const EpochReport&)>& report) {
   Implementation& p = *p_;
   const RunConfig& config = p.config;
-  const std::size_t n = p.data.train.frames.size(), size = config.batch_size;
-  const int steps = static_cast<int>((n + size - 1) / size);
-  bool go_on = true;
+  bool go_on = !p.out_of_patience();  // of a run that is resumed after it had ended
   while (go_on && p.epoch < config.epochs) {
     if (config.stage_two.start > 0 && p.epoch >= config.stage_two.start && !p.stage_two) p.begin_stage_two();
-    const std::vector<std::size_t> order = datasets::shuffled(n, datasets::scatter(config.seed) + static_cast<std::uint64_t>(p.epoch));
-    while (p.steps_of_epoch < steps) {
-      const std::size_t first = p.steps_of_epoch * size, last = std::min(first + size, n);
-      p.train_loss += p.train_step({order.begin() + static_cast<std::ptrdiff_t>(first), order.begin() + static_cast<std::ptrdiff_t>(last)});
+    const EpochPlan plan(p.data.train, config, p.epoch);
+    while (p.steps_of_epoch < plan.steps()) {
+      p.train_loss += p.train_step(plan.batch(p.steps_of_epoch));
       ++p.steps_of_epoch;
-      if (p.any(progress && !progress(p.epoch, p.steps_of_epoch, steps))) {
-        p.save_checkpoint();
-        p.log({{"event", "interrupted"}, {"epoch", p.epoch}, {"steps_of_epoch", p.steps_of_epoch}, {"seconds", p.seconds()}});
-        return;
+      if (p.any(progress && !progress(p.epoch, p.steps_of_epoch, plan.steps()))) {
+        p.together([&] {
+          p.save_checkpoint();
+          p.log({{"event", "interrupted"}, {"epoch", p.epoch}, {"steps_of_epoch", p.steps_of_epoch}, {"seconds", p.seconds()}});
+        });
+        return false;
       }
       if (p.out_of_time()) {
         go_on = false;
@@ -100,6 +173,7 @@ void Trainer::run(const std::function<bool(int, int, int)>& progress, const std:
     r.best = r.valid.loss < p.best_loss;
     if (r.best) {
       p.best_loss = r.valid.loss;
+      p.best_errors = describe(r.valid);
       p.best.copy_(with);
       p.epochs_without_better = 0;
     } else {
@@ -111,31 +185,43 @@ void Trainer::run(const std::function<bool(int, int, int)>& progress, const std:
     r.seconds = p.seconds();
     json event = describe(r);
     event["event"] = "epoch";
-    p.log(event);
+    p.together([&] { p.log(event); }, [&] { p.save_checkpoint(); });
     if (p.any(report && !report(r))) go_on = false;
-    if (config.stop_patience > 0 && p.epochs_without_better >= config.stop_patience) go_on = false;
-    if (p.epoch % config.checkpoint_every == 0 || !go_on || p.epoch == config.epochs) p.save_checkpoint();
+    if (p.out_of_patience()) {
+      if (config.stage_two.start > 0 && !p.stage_two)
+        p.begin_stage_two();  // its turn comes earlier
+      else
+        go_on = false;
+    }
+    if (p.epoch % config.checkpoint_every == 0 || !go_on || p.epoch == config.epochs) p.together([&] { p.save_checkpoint(); });
   }
-  p.save_model();
-  p.log({{"event", "end"}, {"epoch", p.epoch}, {"seconds", p.seconds()}, {"best_validation_loss", p.best_loss}});
+  p.together([&] {
+    p.save_model();
+    p.log({{"event", "end"}, {"epoch", p.epoch}, {"seconds", p.seconds()}, {"best_validation_loss", p.best_loss}});
+  });
+  return true;
 }
 
 json describe(const EpochReport& r) {
-  return {{"epoch", r.epoch}, {"epochs", r.epochs}, {"learning_rate", r.learning_rate}, {"train_loss", r.train_loss}, {"seconds", r.seconds},
+  return {{"epoch", r.epoch},           {"epochs", r.epochs}, {"learning_rate", r.learning_rate}, {"train_loss", r.train_loss}, {"seconds", r.seconds},
           {"valid", describe(r.valid)}, {"best", r.best}};
 }
 
-Errors Trainer::test(const FrameSet& frames) {
+Errors Trainer::test(std::size_t k) {
   Implementation& p = *p_;
-  FrameSet copy = frames;
-  for (Frame& f : copy.frames)
-    if (f.head.empty()) f.head = "Default";
-  const Errors e = p.evaluate(copy, p.best);
+  const Errors e = p.evaluate(p.data.tests.at(k), p.best);
   p.model->assign(training::data(p.parameters));
   return e;
 }
 
+std::pair<Parity, std::size_t> Trainer::parity(int k, std::size_t most_atoms) {
+  const FrameSet& set = k < 0 ? p_->data.valid : p_->data.tests.at(k);
+  return {p_->parity(set, most_atoms), set.size()};
+}
+
+json Trainer::best_errors() const { return p_->best_errors; }
 const TrainingModel& Trainer::model() const { return *p_->model; }
+const std::vector<std::string>& Trainer::warnings() const { return p_->data.warnings; }
 std::string Trainer::model_path() const { return (p_->folder() / "model.safetensors").string(); }
 
 }  // namespace adatom::training

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <chrono>
+#include <exception>
+#include <numeric>
 #include <stdexcept>
 
 #include "training/errors.hpp"
@@ -12,10 +14,21 @@ using datasets::Frame;
 
 namespace {
 
-void count(const Frame& f, LabelCounts& counts) {
-  counts.energies += f.energy.has_value();
-  counts.force_components += 3.0 * static_cast<double>(f.forces.size());
-  counts.stress_components += f.stress ? 9.0 : 0.0;
+LabelCounts count_labels(const FrameSet& set, const std::vector<std::size_t>& chosen) {
+  LabelCounts counts;
+  for (const std::size_t k : chosen) {
+    const FrameInfo& info = set.info(k);
+    counts.energies += info.energy;
+    counts.force_components += info.forces ? 3.0 * info.atoms : 0.0;
+    counts.stress_components += info.stress ? 9.0 : 0.0;
+  }
+  return counts;
+}
+
+std::vector<std::size_t> all_of(const FrameSet& set) {
+  std::vector<std::size_t> all(set.size());
+  std::iota(all.begin(), all.end(), std::size_t{0});
+  return all;
 }
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -39,58 +52,121 @@ bool Trainer::Implementation::any(bool here) {
 }
 
 int Trainer::Implementation::model_head(const std::string& name) const {
+  if (head_names.size() == 1 && name == "Default") return 0;
   const auto found = std::find(head_names.begin(), head_names.end(), name);
-  return found == head_names.end() ? 0 : static_cast<int>(found - head_names.begin());
+  if (found != head_names.end()) return static_cast<int>(found - head_names.begin());
+  std::string names;
+  for (const std::string& head : head_names) names += (names.empty() ? "'" : ", '") + head + "'";
+  throw std::invalid_argument("the data has configurations of head '" + name + "', which the model does not have; it has " + names +
+                              ". model.heads adds heads to a model that is read");
 }
 
-void Trainer::Implementation::for_heads(const FrameSet& set, const std::vector<std::size_t>& chosen, const Body& body) {
-  LabelCounts counts;  // of the global batch: every process knows all labels
-  for (const std::size_t k : chosen) count(set.frames[k], counts);
-  for (const std::string& head : data.heads) {
-    std::vector<const Frame*> mine;
+void Trainer::Implementation::together(const std::function<void()>& body, const std::function<void()>& before) {
+  std::exception_ptr failure;
+  std::string reason;
+  try {
+    body();
+  } catch (const std::exception& error) {
+    failure = std::current_exception();
+    reason = error.what();
+  }
+  const int rank = communicator->rank(), size = communicator->size();
+  std::vector<double> failed(size, 0.0);
+  failed[rank] = failure != nullptr;
+  communicator->sum(failed.data(), failed.size());
+  const int first = static_cast<int>(std::find(failed.begin(), failed.end(), 1.0) - failed.begin());
+  if (first == size) return;
+  std::string also;
+  if (rank == 0 && before) {
+    try {
+      before();
+    } catch (const std::exception& error) {
+      also = std::string("; nor could a checkpoint be written: ") + error.what();
+    }
+  }
+  // Its reason travels as numbers: the communicator knows nothing else.
+  std::vector<double> text(2000, 0.0);
+  if (rank == first) std::copy_n(reason.begin(), std::min(reason.size(), text.size()), text.begin());
+  communicator->sum(text.data(), text.size());
+  if (failure && also.empty()) std::rethrow_exception(failure);
+  if (failure) throw std::runtime_error(reason + also);
+  reason.assign(text.begin(), std::find(text.begin(), text.end(), 0.0));
+  throw std::runtime_error("process " + std::to_string(first) + " of " + std::to_string(size) + ": " + reason);
+}
+
+void Trainer::Implementation::for_parts(const FrameSet& set, const std::vector<std::size_t>& chosen, const std::function<void(const Part&)>& body) {
+  const LabelCounts counts = count_labels(set, chosen);  // every process knows all labels
+  for (std::size_t head = 0; head < set.heads().size(); ++head) {
     std::vector<std::size_t> numbers;
     for (std::size_t k = 0; k < chosen.size(); ++k)
-      if (static_cast<int>(k) % communicator->size() == communicator->rank() && set.frames[chosen[k]].head == head) {
-        mine.push_back(&set.frames[chosen[k]]);
-        numbers.push_back(chosen[k]);
-      }
-    if (mine.empty()) continue;
+      if (static_cast<int>(k) % communicator->size() == communicator->rank() && set.info(chosen[k]).head == head) numbers.push_back(chosen[k]);
+    if (numbers.empty()) continue;
+    if (frames_.size() < numbers.size()) frames_.resize(numbers.size());
+    std::vector<const Frame*> mine;
+    for (std::size_t k = 0; k < numbers.size(); ++k) mine.push_back(&set.get(numbers[k], frames_[k]));
     batch_.assign(mine, model->elements(), model->cutoff(), config.threads);
     try {
-      body(batch_, model_head(head), counts);
+      body({batch_, model_head(set.heads()[head]), counts, numbers});
     } catch (const NotFinite& error) {
-      save_checkpoint();
-      throw std::runtime_error(set.origins[numbers[error.configuration]] + ": " + error.what() + " in epoch " + std::to_string(epoch) + ", step " +
+      throw std::runtime_error(set.origin(numbers[error.configuration]) + ": " + error.what() + " in epoch " + std::to_string(epoch) + ", step " +
                                std::to_string(step) + "; its labels may be wrong, or the learning rate (now " + std::to_string(learning_rate) +
-                               ") too high. The checkpoint before this step is in " + folder().string());
+                               ") too high. A checkpoint from before this step is in " + folder().string());
     }
   }
 }
 
+void Trainer::Implementation::for_parts_of_all(const FrameSet& set, const std::vector<std::size_t>& chosen, const std::function<void(const Part&)>& body) {
+  const std::size_t size = config.valid_batch_size;
+  for (std::size_t first = 0; first < chosen.size(); first += size)
+    for_parts(set, {chosen.begin() + first, chosen.begin() + std::min(first + size, chosen.size())}, body);
+}
+
 Errors Trainer::Implementation::evaluate(const FrameSet& set, const torch::Tensor& with) {
   model->assign(with.data_ptr<double>());
-  // Errors are sums; the loss is that of the whole set as one batch.
-  LabelCounts all;
-  for (const Frame& f : set.frames) count(f, all);
+  const std::vector<std::size_t> all = all_of(set);
+  const LabelCounts counts = count_labels(set, all);  // errors are sums; the loss is that of the whole set as one batch
   ErrorCollector errors(model->elements(), head_names);
-  for (std::size_t first = 0; first < set.frames.size(); first += config.valid_batch_size) {
-    std::vector<std::size_t> chosen;
-    for (std::size_t k = first; k < std::min(first + config.valid_batch_size, set.frames.size()); ++k) chosen.push_back(k);
-    for_heads(set, chosen, [&](const TrainingBatch& batch, int head, const LabelCounts&) {
-      const ErrorSums sums = model->evaluate(batch, head, loss, all);
-      errors.add(batch, model->predictions(), head, sums);
-    });
-  }
+  together(
+      [&] {
+        for_parts_of_all(set, all, [&](const Part& part) {
+          const ErrorSums sums = model->evaluate(part.batch, part.head, loss, counts);
+          errors.add(part.batch, model->predictions(), part.head, sums);
+        });
+      },
+      [&] { save_checkpoint(); });
   errors.reduce(*communicator);
   return errors.errors();
+}
+
+Parity Trainer::Implementation::parity(const FrameSet& set, std::size_t most_atoms) {
+  model->assign(training::data(best));
+  const std::vector<std::size_t> chosen = sample(set, most_atoms);
+  const ModelFile& file = original;
+  std::vector<std::vector<double>> energies(file.heads.size());  // of isolated atoms, [head][species]
+  for (std::size_t head = 0; head < energies.size(); ++head)
+    for (std::size_t z = 0; z < file.elements.size(); ++z)
+      if (std::count(model->elements().begin(), model->elements().end(), file.elements[z]))
+        energies[head].push_back(file.tensors.at("atomic_energies").data[head * file.elements.size() + z]);
+  ParityCollector collector(set, chosen, energies, model->elements());
+  const LabelCounts counts = count_labels(set, chosen);
+  for_parts_of_all(set, chosen, [&](const Part& part) {
+    model->evaluate(part.batch, part.head, loss, counts);
+    collector.add(part.batch, model->predictions(), part.head, part.numbers);
+  });
+  collector.reduce(*communicator);
+  model->assign(training::data(parameters));
+  return collector.parity();
 }
 
 double Trainer::Implementation::train_step(const std::vector<std::size_t>& chosen) {
   gradient.zero_();
   double total = 0.0;
-  for_heads(data.train, chosen, [&](const TrainingBatch& batch, int head, const LabelCounts& counts) {
-    total += model->gradient(batch, head, loss, counts, training::data(gradient)).loss;
-  });
+  together(
+      [&] {
+        for_parts(data.train, chosen,
+                  [&](const Part& part) { total += model->gradient(part.batch, part.head, loss, part.counts, training::data(gradient)).loss; });
+      },
+      [&] { save_checkpoint(); });
   communicator->sum(training::data(gradient), model->size());
   communicator->sum(&total, 1);
   gradient.mul_(trained);
@@ -98,11 +174,12 @@ double Trainer::Implementation::train_step(const std::vector<std::size_t>& chose
   if (!std::isfinite(norm)) {
     save_checkpoint();
     throw std::runtime_error("the gradient is not finite in epoch " + std::to_string(epoch) + ", step " + std::to_string(step) +
-                             ": try a lower learning rate; the checkpoint before this step is in " + folder().string());
+                             ": try a lower learning rate; a checkpoint from before this step is in " + folder().string());
   }
   if (config.clip_gradient > 0 && norm > config.clip_gradient) gradient.mul_(config.clip_gradient / norm);
   const double warm = config.schedule.warmup_steps > 0 ? std::min(1.0, (step + 1.0) / config.schedule.warmup_steps) : 1.0;
   optimizer->step(parameters, gradient, learning_rate * warm);
+  if (holds) parameters.mul_(trained).add_(held);
   ++step;
   if (config.ema_decay > 0) {
     // As torch_ema: while few steps are done the average forgets faster.
@@ -135,6 +212,7 @@ void Trainer::Implementation::begin_stage_two() {
   loss.options().forces = config.stage_two.forces;
   loss.options().stress = config.stage_two.stress;
   best_loss = plateau_loss = INFINITY;  // of another loss
+  epochs_without_better = plateau_epochs = 0;
 }
 
 }  // namespace adatom::training

@@ -23,39 +23,68 @@ def train(
 
     Ctrl-C stops after the step in work, with a checkpoint to --resume from.
     """
-    from adatom.training import load_config
+    from rich.markup import escape
+
+    from adatom.training import load_config, resolved_config
     from adatom.training import train as run
-    from adatom.training._plots import plot_run
+    from adatom.training._distributed import rank
 
     document = load_config(config)
-    epochs = document.get("training", {}).get("epochs", 100)
+    training = resolved_config(document)["training"]
     table = _Table(as_json)
-    with common.progress(as_json) as bar:
-        task = bar.add_task("train", total=None)
+    with common.progress(as_json or rank() != 0, time_left(training["seconds"])) as bar:
+        task = bar.add_task("reading data", total=None, first=None)
 
         def progress(epoch: int, step: int, steps: int) -> bool:
-            bar.update(task, total=epochs * steps, completed=epoch * steps + step, description=f"epoch {epoch + 1}/{epochs}")
+            done = epoch + step / steps
+            first = bar.tasks[0].fields["first"] or (bar.get_time(), done)  # a resumed run does not begin at zero
+            bar.update(task, total=training["epochs"], completed=done, first=first, description=f"epoch {epoch + 1}, step {step} of {steps}")
             return True
 
         def report(epoch: dict[str, Any]) -> bool:
             table.add(epoch, bar.console)
             return True
 
+        def warn(text: str) -> None:
+            bar.console.print(f"[yellow]warning:[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
+
         try:
-            result = run(document, resume=resume, progress=progress, report=report)
+            result = run(document, resume=resume, progress=progress, report=report, warn=warn, plots=True)
         except KeyboardInterrupt:
             typer.echo(f"interrupted; `adatom train {config} --resume` goes on", err=True)
             raise typer.Exit(130) from None
     if result.rank != 0:
         return
-    plots = plot_run(result.model.parent)
     if as_json:
         common.print_json(
-            {"model": str(result.model), "parameters": result.parameters, "epochs": result.epochs, "tests": result.tests, "plots": [str(p) for p in plots]}
+            {"model": str(result.model), "parameters": result.parameters, "epochs": result.epochs, "tests": result.tests, "plots": [str(p) for p in result.plots]}
         )
         return
     table.tests(result.tests)
     typer.echo(f"{result.model}: {result.parameters} parameters")
+
+
+def time_left(limit: float):
+    """A column of a progress bar over epochs: the time that the rest takes at the mean speed so far. `limit`: seconds after which the run ends; 0: none."""
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class TimeLeft(ProgressColumn):
+        max_refresh = 0.5
+
+        def render(self, task: Task) -> Text:
+            if task.total is None or task.fields["first"] is None:
+                return Text("-:--:-- left", style="progress.remaining")
+            start, done = task.fields["first"]
+            if task.completed <= done:
+                return Text("-:--:-- left", style="progress.remaining")
+            left = (task.get_time() - start) / (task.completed - done) * (task.total - task.completed)
+            if limit > 0:
+                left = min(left, max(limit - (task.get_time() - start), 0.0))
+            minutes, seconds = divmod(round(left), 60)
+            return Text(f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left", style="progress.remaining")
+
+    return TimeLeft()
 
 
 class _Table:
