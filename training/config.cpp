@@ -56,6 +56,7 @@ class Table {
     inner.finish();
     if (to_) (*to_)[key] = made;
   }
+  bool reads() const { return from_; }
   bool has(const std::string& key) const { return from_ && from_->contains(key); }
   void finish() const {
     if (!from_) return;
@@ -107,6 +108,7 @@ void describe(Table& t, RunConfig& c) {
   t.table("data", [&](Table& d) {
     d.bind("train", c.data.train);
     d.bind("valid", c.data.valid);
+    d.bind("test", c.data.test);
     d.bind<double>("valid_fraction", c.data.valid_fraction, fraction);
     d.bind<std::string>("atomic_energies", c.data.atomic_energies, [](const std::string& s) {
       return s == "auto" || s == "isolated" || s == "least_squares" || s == "zero" || s == "given" ? "" : "auto, isolated, least_squares, zero or given";
@@ -158,7 +160,10 @@ void describe(Table& t, RunConfig& c) {
   });
   t.table("training", [&](Table& s) {
     s.bind<int>("epochs", c.epochs, at_least_one);
-    s.bind<int>("batch_size", c.batch_size, at_least_one);
+    s.bind<int>("batch_atoms", c.batch_atoms, whole);
+    s.bind<int>("batch_edges", c.batch_edges, whole);
+    if (s.reads() && !s.has("batch_size") && c.batch_atoms + c.batch_edges > 0) c.batch_size = 0;
+    s.bind<int>("batch_size", c.batch_size, whole);
     s.bind<int>("valid_batch_size", c.valid_batch_size, at_least_one);
     s.bind<double>("ema_decay", c.ema_decay, fraction);
     s.bind<double>("clip_gradient", c.clip_gradient, not_negative);
@@ -178,11 +183,20 @@ RunConfig parse_config(const json& document) {
   if (!config.model.is_object()) throw std::invalid_argument("'model' is missing, expected a table: 'file', or 'family' and its options");
   if (!config.model.contains("file") && !config.model.contains("family"))
     throw std::invalid_argument("'model' has neither 'file' (to go on from a model) nor 'family' (of a new one: mace or nequip)");
-  if (config.model.contains("file") && config.model.size() > 1)
-    throw std::invalid_argument("'model' has 'file' and options of a new model: a model that is read keeps its architecture, remove the options or 'file'");
+  if (config.model.contains("file")) {
+    if (config.model.size() > 1 + config.model.count("heads"))
+      throw std::invalid_argument("'model' has 'file' and options of a new model: a model that is read keeps its architecture, remove the options or 'file'");
+    if (!config.model.at("file").is_string()) throw std::invalid_argument("'model.file' is " + config.model.at("file").dump() + ", expected a text");
+    const json heads = config.model.value("heads", json::object());
+    bool fits = heads.is_object();
+    for (const json& from : heads) fits = fits && from.is_string();
+    if (!fits) throw std::invalid_argument("'model.heads' is " + heads.dump() + ", expected a table: for each new head the head that it begins as");
+  }
   if (config.data.train.empty()) throw std::invalid_argument("'data.train' is empty, expected a list of files");
   if (config.data.atomic_energies == "given" && config.data.atomic_energy_of.empty())
     throw std::invalid_argument("'data.atomic_energies' is \"given\", but 'data.atomic_energy_of' is empty");
+  if (config.batch_size + config.batch_atoms + config.batch_edges == 0)
+    throw std::invalid_argument("'training.batch_size' is 0, expected 1 or more where there is neither 'training.batch_atoms' nor 'training.batch_edges'");
   if (config.stage_two.start >= config.epochs && config.stage_two.start > 0)
     throw std::invalid_argument("'stage_two.start' is " + std::to_string(config.stage_two.start) + ", expected less than training.epochs, " +
                                 std::to_string(config.epochs));

@@ -14,9 +14,9 @@
 namespace adatom::training {
 
 struct DataOptions {
-  std::vector<std::string> train, valid;   ///< extxyz files or training caches
+  std::vector<std::string> train, valid, test;  ///< extxyz files or training caches
   double valid_fraction = 0.1;             ///< of `train`, where `valid` is empty
-  std::string atomic_energies = "auto";    ///< isolated, least_squares, zero, auto (isolated atoms where the data has them, else least squares)
+  std::string atomic_energies = "auto";    ///< isolated, least_squares, zero, given, auto (docs/training.md)
   std::string isolated_atoms;              ///< file with isolated atoms; empty: those in `train`
   std::map<std::string, double> atomic_energy_of;  ///< by symbol, instead of the above
   datasets::LabelKeys keys;
@@ -36,7 +36,7 @@ struct StageTwoOptions {
 };
 
 struct RunConfig {
-  nlohmann::json model;  ///< {"file": ...} to continue from, or the options of new_model
+  nlohmann::json model;  ///< {"file": ..., "heads": {NEW: OLD}} to go on from, or the options of new_model
   std::vector<std::string> frozen;  ///< beginnings of names of tensors that stay as they are
   DataOptions data;
   LossOptions loss;
@@ -45,7 +45,9 @@ struct RunConfig {
   StageTwoOptions stage_two;
   double ema_decay = 0.99;       ///< 0: none
   double clip_gradient = 10.0;   ///< largest norm; 0: none
-  int batch_size = 10, valid_batch_size = 32;
+  int batch_size = 10;           ///< most configurations of a batch; 0: any number, where another limit is given
+  int batch_atoms = 0, batch_edges = 0;  ///< most atoms and edges of a batch; 0: any number
+  int valid_batch_size = 32;
   int epochs = 100;
   double seconds = 0.0;          ///< wall-clock after which the run ends as if by itself; 0: no limit
   int stop_patience = 0;         ///< epochs without a better validation loss; 0: never

@@ -1,153 +1,170 @@
 // SPDX-License-Identifier: MIT
 #include "training/frames.hpp"
 
-#include <algorithm>
-#include <cmath>
-#include <filesystem>
-#include <set>
+#include <omp.h>
 
-#include "adatom/elements.hpp"
+#include <algorithm>
+#include <filesystem>
+#include <limits>
+
 #include "adatom/neighbor_list.hpp"
-#include "datasets/atomic_energies.hpp"
-#include "datasets/frame_source.hpp"
-#include "datasets/random.hpp"
+#include "datasets/extxyz_reader.hpp"
 #include "datasets/xxhash.hpp"
 
 namespace adatom::training {
-namespace {
 
 using datasets::DataError;
 using datasets::Frame;
 
+namespace {
+
+bool periodic(const Frame& frame) {
+  const auto& pbc = frame.structure.pbc;
+  return pbc[0] && pbc[1] && pbc[2];
+}
+
 void check(const Frame& frame, const std::string& where, const LossOptions& loss) {
   const std::vector<std::string> defects = datasets::defects(frame);
   if (!defects.empty()) throw DataError(where + ": " + defects.front() + "; `adatom data check` lists all that is wrong");
-  if (loss.forces > 0 && frame.forces.empty())
-    throw DataError(where + ": it has no forces; give the key they have in the file as data.keys.forces, or set loss.forces = 0");
-  if (loss.energy > 0 && !frame.energy)
-    throw DataError(where + ": it has no energy; give the key it has in the file as data.keys.energy, or set loss.energy = 0");
-  const auto& pbc = frame.structure.pbc;
-  if (frame.stress && !(pbc[0] && pbc[1] && pbc[2])) throw DataError(where + ": it has a stress, but its cell is not periodic in all directions");
+  if (loss.stress > 0 && frame.stress && !periodic(frame))
+    throw DataError(where +
+                    ": it has a stress, but its cell is not periodic in all directions, so that the stress means nothing; remove it, or set loss.stress = 0");
 }
 
-void read(const std::vector<std::string>& files, const RunConfig& config, FrameSet& to, std::map<int, double>& isolated) {
-  for (const std::string& file : files) {
-    const auto source = datasets::open_frames(file, config.data.keys);
-    Frame frame;
-    while (source->next(frame)) {
-      if (datasets::is_isolated_atom(frame)) {
-        if (frame.energy && frame.size() == 1) isolated.emplace(frame.structure.numbers[0], *frame.energy);
-        continue;
-      }
-      check(frame, source->where(), config.loss);
-      to.frames.push_back(frame);
-      to.origins.push_back(source->where());
-    }
-  }
+/// A label that the loss needs and the frame lacks; "" if it has them.
+std::string missing_label(const Frame& frame, const LossOptions& loss) {
+  const auto message = [](const std::string& label, const std::string& key) {
+    return "it has no " + label + "; give the key it has in the file as data.keys." + key + ", or set loss." + key + " = 0";
+  };
+  if (loss.forces > 0 && frame.forces.empty()) return message("forces", "forces");
+  if (loss.energy > 0 && !frame.energy) return message("energy", "energy");
+  return "";
 }
 
-std::map<int, double> atomic_energies(const RunData& data, const DataOptions& options) {
-  std::map<int, double> result;
-  if (options.atomic_energies == "zero") {
-    for (const int z : data.elements) result[z] = 0.0;
-    return result;
-  }
-  if (options.atomic_energies == "given" || !options.atomic_energy_of.empty()) {
-    for (const auto& [symbol, energy] : options.atomic_energy_of) result[atomic_number(symbol)] = energy;
-  } else if (options.atomic_energies == "isolated" || (options.atomic_energies == "auto" && !data.isolated.empty())) {
-    result = data.isolated;
-  } else {
-    datasets::AtomicEnergyFit fit;
-    for (const Frame& f : data.train.frames)
-      if (f.energy) fit.add(datasets::composition(f.structure), *f.energy);
-    for (const auto& [z, entry] : fit.solve().elements) result[z] = entry.energy;
-  }
-  for (const int z : data.elements)
-    if (!result.count(z))
-      throw std::invalid_argument("there is no atomic energy of " + element_symbol(z) + ": add its isolated atom to the data (data.isolated_atoms), give " +
-                                  "data.atomic_energy_of." + element_symbol(z) + ", or set data.atomic_energies = \"least_squares\"");
-  return result;
+std::string names_of(const std::map<std::string, std::int64_t>& counts) {
+  std::string text;
+  for (const auto& [name, count] : counts) text += (text.empty() ? "" : ", ") + name;
+  return text.empty() ? "none" : text;
 }
+
+std::string cache_origin(const FrameFile& file, std::size_t index) { return file.path + ": frame " + std::to_string(index); }
 
 }  // namespace
 
-RunData read_data(const RunConfig& config) {
-  RunData data;
-  if (!config.data.isolated_atoms.empty()) {
-    FrameSet rest;
-    RunConfig loose = config;
-    loose.loss.forces = 0;
-    read({config.data.isolated_atoms}, loose, rest, data.isolated);
-    if (!rest.frames.empty()) throw DataError(rest.origins.front() + ": data.isolated_atoms names a file with configurations that are not isolated atoms");
-  }
-  read(config.data.train, config, data.train, data.isolated);
-  if (config.data.valid.empty()) {
-    const std::size_t n = data.train.frames.size(), held = static_cast<std::size_t>(std::lround(config.data.valid_fraction * static_cast<double>(n)));
-    std::vector<std::size_t> order = datasets::shuffled(n, config.seed);
-    std::vector<bool> is_valid(n, false);
-    for (std::size_t k = 0; k < held; ++k) is_valid[order[k]] = true;
-    FrameSet train;
-    for (std::size_t k = 0; k < n; ++k) {
-      FrameSet& to = is_valid[k] ? data.valid : train;
-      to.frames.push_back(std::move(data.train.frames[k]));
-      to.origins.push_back(std::move(data.train.origins[k]));
-    }
-    data.train = std::move(train);
-  } else {
-    std::map<int, double> unused;
-    read(config.data.valid, config, data.valid, unused);
-  }
-  if (data.train.frames.empty()) throw std::invalid_argument("there is no configuration to train on in data.train");
-  if (data.valid.frames.empty())
-    throw std::invalid_argument("there is no configuration for validation: set data.valid, or a larger data.valid_fraction (it is " +
-                                std::to_string(config.data.valid_fraction) + " of " + std::to_string(data.train.frames.size()) + ")");
-  std::set<int> elements;
-  for (FrameSet* set : {&data.train, &data.valid}) {
-    std::string text;
-    for (Frame& f : set->frames) {
-      elements.insert(f.structure.numbers.begin(), f.structure.numbers.end());
-      if (f.head.empty()) f.head = "Default";
-      if (std::find(data.heads.begin(), data.heads.end(), f.head) == data.heads.end()) data.heads.push_back(f.head);
-    }
-  }
-  data.elements.assign(elements.begin(), elements.end());
-  return data;
+const Frame& FrameSet::get(std::size_t k, Frame& space) const {
+  const FrameInfo& info = infos_[k];
+  const FrameFile& file = *files_[info.file];
+  if (!file.cache) return file.frames[info.index];
+  file.cache->read(info.index, space);
+  if (!info.stress) space.stress.reset();
+  return space;
 }
 
-ModelData describe_data(const RunData& data, const DataOptions& options, double cutoff) {
-  ModelData result;
-  result.elements = data.elements;
-  result.heads = data.heads;
-  const std::map<int, double> energies = atomic_energies(data, options);
-  std::vector<double> row;
-  for (const int z : data.elements) row.push_back(energies.at(z));
-  double edges = 0.0, atoms = 0.0;
-  NeighborList list(cutoff);
-  for (const Frame& f : data.train.frames) {
-    list.update(f.structure, 1);
-    edges += static_cast<double>(list.sender().size());
-    atoms += static_cast<double>(f.size());
-  }
-  result.average_neighbors = std::max(edges / atoms, 1.0);
-  for (const std::string& head : data.heads) {
-    double square = 0.0, components = 0.0, excess = 0.0, configurations = 0.0;
-    for (const Frame& f : data.train.frames) {
-      if (f.head != head) continue;
-      for (const Vector3& x : f.forces) square += x[0] * x[0] + x[1] * x[1] + x[2] * x[2];
-      components += 3.0 * static_cast<double>(f.forces.size());
-      if (f.energy) {
-        double e = *f.energy;
-        for (const int z : f.structure.numbers) e -= energies.at(z);
-        excess += e / static_cast<double>(f.size());
-        configurations += 1.0;
+std::string FrameSet::origin(std::size_t k) const {
+  const FrameFile& file = *files_[infos_[k].file];
+  return file.cache ? cache_origin(file, infos_[k].index) : file.origins[infos_[k].index];
+}
+
+void FrameSet::for_each(const std::function<void(std::size_t, const Frame&)>& body) const {
+  Frame space;
+  for (std::size_t k = 0; k < size(); ++k) body(k, get(k, space));
+}
+
+void FrameSet::count_edges(double cutoff, int threads) {
+  const auto n = static_cast<std::int64_t>(size());
+  std::int64_t wrong = n;
+  std::string reason;
+#pragma omp parallel num_threads(threads > 0 ? threads : omp_get_max_threads())
+  {
+    NeighborList list(cutoff);
+    Frame space;
+#pragma omp for schedule(dynamic, 16)
+    for (std::int64_t k = 0; k < n; ++k) {
+      try {
+        list.update(get(k, space).structure, 1);
+        infos_[k].edges = static_cast<std::uint32_t>(std::min<std::size_t>(list.sender().size(), std::numeric_limits<std::uint32_t>::max()));
+      } catch (const std::exception& error) {
+#pragma omp critical(count_edges_error)
+        if (k < wrong) wrong = k, reason = error.what();
       }
     }
-    const double scale = components > 0 && square > 0 ? std::sqrt(square / components) : 1.0;
-    result.atomic_energies.push_back(row);
-    result.scale.push_back({scale});
-    result.shift.push_back({configurations > 0 ? excess / configurations : 0.0});
   }
-  return result;
+  if (wrong < n) throw DataError(origin(wrong) + ": " + reason);
+}
+
+void FrameSet::add_frame(const Frame& frame, const std::string& where, const RunConfig& config) {
+  check(frame, where, config.loss);
+  FrameInfo info;
+  info.file = static_cast<std::uint32_t>(files_.size() - 1);
+  info.atoms = static_cast<std::uint32_t>(frame.size());
+  const std::string head = frame.head.empty() ? "Default" : frame.head;
+  const auto found = std::find(heads_.begin(), heads_.end(), head);
+  info.head = static_cast<std::uint16_t>(found - heads_.begin());
+  if (found == heads_.end()) heads_.push_back(head), elements_.emplace_back();
+  std::vector<int>& elements = elements_[info.head];
+  info.energy = frame.energy.has_value();
+  info.forces = !frame.forces.empty();
+  info.stress = frame.stress && periodic(frame);  // of a slab or a molecule it means nothing
+  for (const int z : frame.structure.numbers)
+    if (const auto at = std::lower_bound(elements.begin(), elements.end(), z); at == elements.end() || *at != z) elements.insert(at, z);
+  infos_.push_back(info);
+}
+
+void FrameSet::add(const std::string& path, const RunConfig& config, IsolatedAtoms* isolated) {
+  if (!std::filesystem::exists(path)) throw DataError("there is no data file " + path);
+  files_.push_back(std::make_shared<FrameFile>());
+  FrameFile& file = *files_.back();
+  file.path = path;
+  file.hash = datasets::file_hash(path);
+  std::string missing;  // told after the whole file: by then its reader knows whether a key is in no frame at all, and says so itself
+  const auto take = [&](const Frame& frame, const std::string& where) {
+    if (datasets::is_isolated_atom(frame)) {
+      if (isolated && frame.energy && frame.size() == 1) (*isolated)[frame.head].emplace(frame.structure.numbers[0], *frame.energy);
+      return false;
+    }
+    if (missing.empty())
+      if (const std::string what = missing_label(frame, config.loss); !what.empty()) missing = where + ": " + what;
+    if (missing.empty()) add_frame(frame, where, config);
+    return missing.empty();
+  };
+  Frame frame;
+  if (datasets::is_cache(path)) {
+    file.cache = std::make_unique<datasets::CacheReader>(path);
+    for (std::size_t i = 0; i < file.cache->size() && missing.empty(); ++i) {
+      file.cache->read(i, frame);
+      if (take(frame, cache_origin(file, i))) infos_.back().index = static_cast<std::uint32_t>(i);
+    }
+    if (!missing.empty()) throw DataError(missing + ". A training cache keeps labels under their meaning: the key is given to `adatom data convert`");
+    return;
+  }
+  datasets::ExtxyzReader reader(path, config.data.keys);
+  while (reader.next(frame))
+    if (take(frame, reader.where())) {
+      infos_.back().index = static_cast<std::uint32_t>(file.frames.size());
+      if (!infos_.back().stress) frame.stress.reset();
+      file.frames.push_back(frame);
+      file.origins.push_back(reader.where());
+    }
+  if (!missing.empty())
+    throw DataError(missing + ". The file's comment lines have the entries " + names_of(reader.entries()) + "; its columns are " + names_of(reader.columns()));
+}
+
+nlohmann::json FrameSet::provenance() const {
+  std::vector<std::size_t> configurations(files_.size());
+  for (const FrameInfo& info : infos_) ++configurations[info.file];
+  nlohmann::json list = nlohmann::json::array();
+  for (std::size_t k = 0; k < files_.size(); ++k)
+    list.push_back({{"file", std::filesystem::path(files_[k]->path).filename().string()}, {"configurations", configurations[k]}, {"hash", files_[k]->hash}});
+  return list;
+}
+
+FrameSet FrameSet::split(const std::vector<bool>& chosen) {
+  FrameSet other;
+  other.heads_ = heads_, other.elements_ = elements_, other.files_ = files_;
+  std::vector<FrameInfo> rest;
+  for (std::size_t k = 0; k < size(); ++k) (chosen[k] ? other.infos_ : rest).push_back(infos_[k]);
+  infos_ = std::move(rest);
+  return other;
 }
 
 }  // namespace adatom::training

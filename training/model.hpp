@@ -40,7 +40,9 @@ class TrainingModel {
 
   /// Loss and errors of a batch of one head.
   ErrorSums evaluate(const TrainingBatch& batch, int head, Loss& loss, const LabelCounts& counts);
-  /// The same, and adds dL/d(parameters) to `gradient`, [size()].
+  /// Of the last evaluate or gradient.
+  const Predictions& predictions() const { return predictions_; }
+  /// As evaluate, and adds dL/d(parameters) to `gradient`, [size()].
   ErrorSums gradient(const TrainingBatch& batch, int head, Loss& loss, const LabelCounts& counts, double* gradient);
 
   /// The model with the present weights.

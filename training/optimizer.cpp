@@ -101,6 +101,12 @@ std::map<std::string, torch::Tensor> Optimizer::state() {
   return all;
 }
 
+std::map<std::string, torch::Tensor> Optimizer::blank_state() const {
+  std::map<std::string, torch::Tensor> all;
+  for (const auto& [name, tensor] : state_) all[name] = torch::zeros_like(*tensor);
+  return all;
+}
+
 void Optimizer::restore(const std::map<std::string, torch::Tensor>& state) {
   for (auto& [name, tensor] : state_) tensor->copy_(state.at(name));
 }

@@ -27,7 +27,9 @@ class Optimizer {
 
   /// Copies of everything that the next step depends on, by name, whole on all processes, which call it together.
   virtual std::map<std::string, torch::Tensor> state();
-  /// Sets it; `state` has the names and shapes that state() gives.
+  /// The same names and shapes, filled with zeros.
+  virtual std::map<std::string, torch::Tensor> blank_state() const;
+  /// Sets the state; `state` has the names and shapes that blank_state() gives.
   virtual void restore(const std::map<std::string, torch::Tensor>& state);
 
  protected:

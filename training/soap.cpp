@@ -129,21 +129,32 @@ class Soap final : public Optimizer {
     if (options_.weight_decay != 0.0) p.sub_(decay_ * p, rate);
   }
 
-  std::map<std::string, torch::Tensor> state() override {
-    std::map<std::string, torch::Tensor> all = Optimizer::state();
-    share(all["second_moment"] = v_.clone());
+  std::map<std::string, torch::Tensor> blank_state() const override {
+    std::map<std::string, torch::Tensor> all = Optimizer::blank_state();
+    all["second_moment"] = torch::zeros_like(v_);
     for (std::size_t k = 0; k < matrices_.size(); ++k) {
-      const auto add = [&](const char* name, std::int64_t n, bool has) {
-        if (has) all[name + std::to_string(k)] = torch::zeros({n, n}, torch::kFloat64);
-      };
       const Matrix& m = matrices_[k];
-      add("left.", m.rows, turns(m, m.rows)), add("left_basis.", m.rows, turns(m, m.rows));
-      add("right.", m.columns, turns(m, m.columns)), add("right_basis.", m.columns, turns(m, m.columns));
+      const auto add = [&](const char* name, std::int64_t n) {
+        if (turns(m, n)) all[name + std::to_string(k)] = torch::zeros({n, n}, torch::kFloat64);
+      };
+      add("left.", m.rows), add("left_basis.", m.rows);
+      add("right.", m.columns), add("right_basis.", m.columns);
     }
+    return all;
+  }
+
+  std::map<std::string, torch::Tensor> state() override {
+    std::map<std::string, torch::Tensor> all = blank_state();
+    all.at("second_moment").copy_(v_);
     for (Group& s : groups_)
       s.each([&](const std::string& name, torch::Tensor part) { all.at(name).copy_(part); });
-    for (auto& [name, tensor] : all)
-      if (name.rfind("left", 0) == 0 || name.rfind("right", 0) == 0) share(tensor);
+    const auto common = Optimizer::state();
+    for (auto& [name, tensor] : all) {
+      if (const auto same = common.find(name); same != common.end())
+        tensor = same->second;
+      else
+        share(tensor);
+    }
     return all;
   }
 

@@ -18,7 +18,23 @@ if(NOT torch_folder)
 endif()
 message(STATUS "torch: ${torch_folder}")
 
-add_library(adatom_training STATIC batch.cpp config.cpp frames.cpp loss.cpp model.cpp optimizer.cpp process_group.cpp soap.cpp trainer.cpp)
+add_library(adatom_training STATIC
+  batch.cpp
+  config.cpp
+  epoch_plan.cpp
+  errors.cpp
+  frames.cpp
+  loss.cpp
+  model.cpp
+  optimizer.cpp
+  parity.cpp
+  process_group.cpp
+  run_data.cpp
+  soap.cpp
+  trainer.cpp
+  trainer_checkpoint.cpp
+  trainer_steps.cpp)
+target_compile_definitions(adatom_training PRIVATE ADATOM_VERSION="${PROJECT_VERSION}")
 target_link_libraries(adatom_training PUBLIC adatom_training_core adatom_datasets adatom_flags OpenMP::OpenMP_CXX)
 target_include_directories(adatom_training SYSTEM PUBLIC "${torch_folder}/include" "${torch_folder}/include/torch/csrc/api/include")
 target_link_directories(adatom_training PUBLIC "${torch_folder}/lib")

@@ -6,16 +6,12 @@
 
 #include "training/communicator.hpp"
 #include "training/config.hpp"
+#include "training/errors.hpp"
 #include "training/frames.hpp"
 #include "training/model.hpp"
+#include "training/parity.hpp"
 
 namespace adatom::training {
-
-/// Errors of a data set.
-struct Errors {
-  double loss = 0, energy_rmse = 0, energy_mae = 0, energy_per_atom_rmse = 0, energy_per_atom_mae = 0, force_rmse = 0, force_mae = 0, stress_rmse = 0;
-};
-Errors errors(const ErrorSums& sums);
 
 /// What is told of an epoch.
 struct EpochReport {
@@ -24,6 +20,7 @@ struct EpochReport {
   Errors valid;
   bool best = false;
 };
+nlohmann::json describe(const EpochReport& report);  ///< for logs
 
 /// A run of training: from a configuration and data to a model file.
 ///
@@ -35,12 +32,17 @@ class Trainer {
   Trainer(const RunConfig& config, std::shared_ptr<Communicator> communicator, bool resume);
   ~Trainer();
 
-  /// Trains to the end. `progress` is called after each step with the number of steps of the epoch done, `report` after each epoch; if one returns false the run
-  /// stops after the step with a checkpoint.
-  void run(const std::function<bool(int epoch, int step, int steps)>& progress, const std::function<bool(const EpochReport&)>& report);
+  /// Trains to the end, and writes the model; returns true then. `progress` is called after each step with the number of steps of the epoch done and of all its
+  /// steps: if it returns false the run stops there with a checkpoint, and returns false. `report` is called after each epoch; if it returns false the run ends.
+  bool run(const std::function<bool(int epoch, int step, int steps)>& progress, const std::function<bool(const EpochReport&)>& report);
 
-  /// Errors of the best weights on other configurations, by head.
-  Errors test(const FrameSet& frames);
+  /// Errors of the best weights on the configurations of file k of data.test.
+  Errors test(std::size_t k);
+  /// Labels and predictions of the best weights on a sample of the validation set (k = -1) or of file k of data.test, and the size of the whole set.
+  /// Of all processes, on all of them.
+  std::pair<Parity, std::size_t> parity(int k, std::size_t most_atoms);
+  nlohmann::json best_errors() const;                ///< of the best weights on the validation set; null before the first epoch
+  const std::vector<std::string>& warnings() const;  ///< what looks wrong with the data but may be right
 
   const TrainingModel& model() const;
   std::string model_path() const;

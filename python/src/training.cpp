@@ -2,6 +2,7 @@
 // adatom._training: the trainer. `import torch` comes first: it loads the libraries that this module is linked with.
 #include <ATen/Parallel.h>
 #include <pybind11/functional.h>
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -14,16 +15,6 @@ using nlohmann::json;
 
 namespace {
 
-json describe(const Errors& e) {
-  return {{"loss", e.loss}, {"energy_rmse", e.energy_rmse}, {"energy_mae", e.energy_mae}, {"energy_per_atom_rmse", e.energy_per_atom_rmse},
-          {"energy_per_atom_mae", e.energy_per_atom_mae}, {"force_rmse", e.force_rmse}, {"force_mae", e.force_mae}, {"stress_rmse", e.stress_rmse}};
-}
-
-json describe(const EpochReport& r) {
-  return {{"epoch", r.epoch}, {"epochs", r.epochs}, {"learning_rate", r.learning_rate}, {"train_loss", r.train_loss}, {"seconds", r.seconds},
-          {"valid", describe(r.valid)}, {"best", r.best}};
-}
-
 class PyTrainer {
  public:
   PyTrainer(const std::string& config, bool resume, const std::string& group) : config_(parse_config(json::parse(config))) {
@@ -31,9 +22,9 @@ class PyTrainer {
     trainer_ = std::make_unique<Trainer>(config_, group.empty() ? nullptr : process_group(group), resume);
   }
 
-  void run(const std::function<bool(int, int, int)>& progress, const std::function<bool(const std::string&)>& report) {
+  bool run(const std::function<bool(int, int, int)>& progress, const std::function<bool(const std::string&)>& report) {
     py::gil_scoped_release release;
-    trainer_->run(
+    return trainer_->run(
         [&](int epoch, int step, int steps) {
           py::gil_scoped_acquire acquire;
           if (PyErr_CheckSignals() != 0) {  // Ctrl-C: the run stops after this step with a checkpoint, then Python sees the interrupt
@@ -50,13 +41,32 @@ class PyTrainer {
   }
   bool interrupted() const { return interrupted_; }
 
-  std::string test(const std::string& file) {
+  std::string test(std::size_t k) {
     py::gil_scoped_release release;
-    RunConfig of_test = config_;
-    of_test.data.train = of_test.data.valid = {file};
-    return describe(trainer_->test(read_data(of_test).valid)).dump();
+    return describe(trainer_->test(k)).dump();
   }
 
+  py::dict parity(int k, std::size_t most_atoms) {
+    std::pair<Parity, std::size_t> found;
+    {
+      py::gil_scoped_release release;
+      found = trainer_->parity(k, most_atoms);
+    }
+    const auto& [sample, of] = found;
+    const auto rows = [](const std::vector<double>& values) {
+      py::array_t<double> array({static_cast<py::ssize_t>(values.size() / 2), py::ssize_t{2}});
+      std::copy(values.begin(), values.end(), array.mutable_data());
+      return array;
+    };
+    py::dict result;
+    result["energies"] = rows(sample.energies), result["forces"] = rows(sample.forces), result["stresses"] = rows(sample.stresses);
+    result["numbers"] = py::array_t<double>(static_cast<py::ssize_t>(sample.numbers.size()), sample.numbers.data());
+    result["configurations"] = sample.configurations, result["of"] = of;
+    return result;
+  }
+
+  std::string best_errors() const { return trainer_->best_errors().dump(); }
+  const std::vector<std::string>& warnings() const { return trainer_->warnings(); }
   std::size_t parameters() const { return trainer_->model().size(); }
   std::size_t workspace_bytes() const { return trainer_->model().workspace_bytes(); }
   std::string model_path() const { return trainer_->model_path(); }
@@ -75,10 +85,14 @@ PYBIND11_MODULE(_training, m) {
       .def(py::init<const std::string&, bool, const std::string&>(), py::arg("config"), py::arg("resume") = false, py::arg("group") = "",
            py::call_guard<py::gil_scoped_release>())
       .def("run", &PyTrainer::run, py::arg("progress") = nullptr, py::arg("report") = nullptr)
-      .def("test", &PyTrainer::test, py::arg("file"))
+      .def("test", &PyTrainer::test, py::arg("index"))
+      .def("parity", &PyTrainer::parity, py::arg("index"), py::arg("most_atoms"))
+      .def_property_readonly("best_errors", &PyTrainer::best_errors)
+      .def_property_readonly("warnings", &PyTrainer::warnings)
       .def_property_readonly("interrupted", &PyTrainer::interrupted)
       .def_property_readonly("parameters", &PyTrainer::parameters)
       .def_property_readonly("workspace_bytes", &PyTrainer::workspace_bytes)
       .def_property_readonly("model_path", &PyTrainer::model_path);
-  m.def("resolved_config", [](const std::string& config) { return resolved(parse_config(json::parse(config))).dump(); }, py::arg("config"));
+  m.def(
+      "resolved_config", [](const std::string& config) { return resolved(parse_config(json::parse(config))).dump(); }, py::arg("config"));
 }

@@ -123,3 +123,14 @@ TEST_CASE("text: XXH64 of known texts") {
   CHECK(hash("xxhash") == 0x32dd38952c4bc720);
   CHECK(hash("Call me Ishmael. Some years ago--never mind how long precisely-") == 0x02a2e85470d6fd96);
 }
+
+TEST_CASE("text: XXH64 of bytes that come in pieces") {
+  std::string bytes;
+  for (int k = 0; k < 200; ++k) bytes += static_cast<char>(k * 37);
+  for (std::size_t n = 0; n <= bytes.size(); ++n)
+    for (const std::size_t piece : {1, 7, 31, 32, 33, 64, 100}) {
+      XxHash64 hash(5);
+      for (std::size_t at = 0; at < n; at += piece) hash.update(bytes.data() + at, std::min(piece, n - at));
+      CHECK(hash.digest() == xxhash64(bytes.data(), n, 5));
+    }
+}

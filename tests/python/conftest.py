@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from small_model import write_small_model
+from training_runs import small_run
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +22,12 @@ def potential(model_file):
     from adatom import Potential
 
     return Potential.load(model_file, dtype="float64", splines=False)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Of a small run of training into tmp_path / "run"."""
+    return small_run(tmp_path / "run")
 
 
 @pytest.fixture

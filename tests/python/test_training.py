@@ -5,10 +5,10 @@ import copy
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,48 +16,11 @@ import ase.io
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from training_runs import DATA, command, tensors
 
 pytest.importorskip("torch", reason="training needs torch")
 from adatom import AdatomCalculator, Potential  # noqa: E402
 from adatom.training import load_config, train  # noqa: E402
-
-DATA = Path(__file__).parents[1] / "data"
-MACE = {"family": "mace", "channels": 16, "max_L": 0, "l_max": 2, "correlation": 2, "layers": 2, "r_max": 4.0, "radial_mlp": [16, 16]}
-
-
-@pytest.fixture
-def config(tmp_path):
-    return {
-        "model": dict(MACE),
-        "output": str(tmp_path / "run"),
-        "threads": 1,
-        "seed": 3,
-        "data": {"train": [str(DATA / "3bpa_sample.extxyz")], "isolated_atoms": str(DATA / "3bpa_isolated_atoms.extxyz"), "valid_fraction": 0.2},
-        "loss": {"energy": 15.0, "forces": 1000.0},
-        "training": {"epochs": 4, "batch_size": 5},
-    }
-
-
-def tensors(folder):
-    return load_file(Path(folder) / "model.safetensors")
-
-
-def command(folder, config, **environment):
-    """`adatom train` on a configuration, as a process that runs."""
-    file = Path(folder) / "config.json.toml"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(as_toml(config))
-    arguments = [sys.executable, "-m", "adatom", "train", str(file), "--json"]
-    return arguments, {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-
-
-def as_toml(table, prefix=""):
-    plain = {k: v for k, v in table.items() if not isinstance(v, dict)}
-    text = "".join(f"{k} = {json.dumps(v)}\n" for k, v in plain.items())
-    for k, v in table.items():
-        if isinstance(v, dict):
-            text += f"\n[{prefix}{k}]\n" + as_toml(v, f"{prefix}{k}.")
-    return text
 
 
 @pytest.mark.parametrize("family", ["mace", "nequip"])
@@ -103,6 +66,24 @@ def test_optimizers_learn(config, optimizer):
         config["schedule"] = {"type": "constant"}
     result = train(config)
     assert result.epochs[-1]["valid"]["loss"] < 0.5 * result.epochs[0]["valid"]["loss"]
+
+
+def test_errors_by_element_are_those_of_the_file(config, tmp_path):
+    config["data"]["test"] = [str(DATA / "3bpa_sample.extxyz")]
+    result = train(config)
+    frames = ase.io.read(DATA / "3bpa_sample.extxyz", ":")
+    differences = np.concatenate([r.forces - f.get_forces() for r, f in zip(Potential.load(result.model).evaluate(frames), frames)])
+    numbers = np.concatenate([f.numbers for f in frames])
+    errors = result.tests["3bpa_sample"]
+    assert list(errors["force_rmse_by_element"]) == ["C", "H", "N", "O"]
+    for symbol, z in (("H", 1), ("C", 6), ("N", 7), ("O", 8)):
+        of_element = differences[numbers == z]
+        assert errors["force_rmse_by_element"][symbol] == pytest.approx(np.sqrt(np.mean(of_element**2)), rel=1e-4)
+        assert errors["force_mae_by_element"][symbol] == pytest.approx(np.mean(np.abs(of_element)), rel=1e-4)
+    assert "stress_rmse" not in errors and "heads" not in errors  # nothing is labelled with a stress
+    logged = [json.loads(line) for line in (Path(config["output"]) / "log.jsonl").read_text().splitlines()]
+    assert [e["valid"] for e in logged if e["event"] == "epoch"] == [e["valid"] for e in result.epochs]
+    assert set(result.epochs[0]["valid"]["force_rmse_by_element"]) == {"C", "H", "N", "O"}
 
 
 def test_two_runs_are_the_same_bit_for_bit(config, tmp_path):
@@ -161,12 +142,16 @@ def test_weights_do_not_depend_on_the_number_of_processes(config, tmp_path, opti
         for w in workers:
             _, errors = w.communicate(timeout=300)
             assert w.returncode == 0, errors
-        losses = [json.loads(line)["train_loss"] for line in (Path(run["output"]) / "log.jsonl").read_text().splitlines() if '"epoch"' in line and "train_loss" in line]
-        ends[processes] = tensors(run["output"]), losses
+        assert (Path(run["output"]) / "parity_validation.png").exists()
+        events = [e for e in map(json.loads, (Path(run["output"]) / "log.jsonl").read_text().splitlines()) if e["event"] == "epoch"]
+        losses = [e["train_loss"] for e in events]
+        by_element = [list(e["valid"]["force_rmse_by_element"].values()) for e in events]
+        ends[processes] = tensors(run["output"]), np.array(losses), np.array(by_element)
     for processes in (2, 4):
         for name, value in ends[1][0].items():
             assert np.abs(ends[processes][0][name] - value).max() <= 1e-10 * max(np.abs(value).max(), 1e-3), (processes, name)
-        assert ends[processes][1] == pytest.approx(ends[1][1], rel=1e-10)
+        for k in (1, 2):
+            assert ends[processes][k] == pytest.approx(ends[1][k], rel=1e-10)
 
 
 def test_frozen_tensors_stay(config, tmp_path):
@@ -184,6 +169,53 @@ def test_frozen_tensors_stay(config, tmp_path):
             assert not same, name
 
 
+def test_parity_samples_are_labels_and_predictions_of_the_file(config):
+    from adatom import _training
+
+    config["data"].update(test=[str(DATA / "3bpa_sample.extxyz")])
+    trainer = _training.Trainer(json.dumps(config))
+    trainer.run()
+    frames = ase.io.read(DATA / "3bpa_sample.extxyz", ":")
+    potential = Potential.load(trainer.model_path)
+    results = potential.evaluate(frames)
+    rows = trainer.parity(0, 10**6)
+    assert (rows["configurations"], rows["of"]) == (42, 42)
+    assert np.array_equal(rows["numbers"], np.repeat(np.concatenate([f.numbers for f in frames]), 3))
+    assert rows["forces"][:, 0] == pytest.approx(np.concatenate([f.get_forces().ravel() for f in frames]), abs=1e-12)
+    assert rows["forces"][:, 1] == pytest.approx(np.concatenate([r.forces.ravel() for r in results]), abs=1e-4)
+    of_atoms = sum(load_file(trainer.model_path)["atomic_energies"][0][[potential.elements.index(z) for z in frames[0].numbers]])
+    assert rows["energies"][:, 0] == pytest.approx([(f.get_potential_energy() - of_atoms) / 27 for f in frames], abs=1e-9)
+    assert rows["energies"][:, 1] == pytest.approx([(r.energy - of_atoms) / 27 for r in results], abs=1e-5)
+    assert len(rows["stresses"]) == 0
+    few = trainer.parity(-1, 60)  # of the 8 for validation only two molecules
+    assert (few["configurations"], few["of"], len(few["forces"])) == (2, 8, 2 * 81)
+
+
+def test_time_left():
+    from types import SimpleNamespace
+
+    from adatom.cli.train import time_left
+
+    def task(completed, now, first=(100.0, 2.0)):
+        return SimpleNamespace(total=10, completed=completed, fields={"first": first}, get_time=lambda: now)
+
+    assert time_left(0).render(task(4.0, 400.0)).plain == "0:15:00 left"  # 2 epochs in 300 s, 6 more
+    assert time_left(500).render(task(4.0, 400.0)).plain == "0:03:20 left"  # the limit ends it
+    assert time_left(0).render(task(2.0, 101.0, None)).plain == "-:--:-- left"
+
+
+def test_the_tables_of_the_command(config, tmp_path):
+    config["data"]["test"] = [str(DATA / "3bpa_sample.extxyz")]
+    arguments, environment = command(tmp_path / "run", config)
+    done = subprocess.run(arguments[:-1], env={**environment, "COLUMNS": "150"}, capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    header = next(line for line in lines if line.startswith("epoch"))
+    assert re.findall(r"E meV/atom|F meV/A|F [CHNO]\b|S meV/A\^3", header) == ["E meV/atom", "F meV/A", "F C", "F H", "F N", "F O"]
+    epochs = [line for line in lines if re.match(r" +\d+  \d", line)]
+    assert len(epochs) == 4 and all(len(line.split()) - (line.endswith("*")) == 12 for line in epochs)
+    assert all(name in done.stdout for name in ("3bpa_sample", "E meV/atom", "F meV/A", "F O"))
+
+
 def test_the_command_writes_a_model_a_log_and_pictures(config, tmp_path):
     config["data"]["test"] = [str(DATA / "3bpa_sample.extxyz")]
     arguments, environment = command(tmp_path / "run", config)
@@ -191,7 +223,9 @@ def test_the_command_writes_a_model_a_log_and_pictures(config, tmp_path):
     document = json.loads(done.stdout)
     assert document["tests"]["3bpa_sample"]["force_rmse"] > 0
     assert len(document["epochs"]) == 4
-    assert (tmp_path / "run" / "training.png").stat().st_size > 10000
+    pictures = [tmp_path / "run" / name for name in ("training.png", "parity_validation.png", "parity_3bpa_sample.png")]
+    assert document["plots"] == [str(p) for p in pictures]
+    assert all(p.stat().st_size > 10000 for p in pictures)
     events = [json.loads(line)["event"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert events == ["start"] + 4 * ["epoch"] + ["end"]
 
@@ -226,7 +260,6 @@ def test_data_that_cannot_be_trained_on(config, tmp_path):
             train(run)
         assert message in str(error.value)
 
-    attempt("data.keys.forces", keys={"forces": "dft_forces"}) if False else None
     forces = frames[2].calc.results.pop("forces")
     attempt("frame 2")
     frames[2].calc.results["forces"] = forces

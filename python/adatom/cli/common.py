@@ -40,12 +40,12 @@ def print_json(document: dict[str, Any]) -> None:
     typer.echo(json.dumps(document, indent=2, allow_nan=False))
 
 
-def progress(quiet: bool):
-    """A progress bar on stderr, so that stdout holds results only; none with --json."""
+def progress(quiet: bool, *columns):
+    """A progress bar on stderr, so that stdout holds results only; none with --json. `columns`: in place of the count of what is done."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), *(columns or (MofNCompleteColumn(),)), TimeElapsedColumn())
     return Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True)
 
 

@@ -47,9 +47,36 @@ def info(model: common.ModelFile, as_json: common.Json = False) -> None:
     table.add_row("weights", f"{document['parameters']:,} numbers in {document['tensors']} tensors, {document['bytes'] / 1e6:.1f} MB")
     table.add_row("runs on", document["backend"])
     table.add_row("sha256", document["sha256"])
+    for key, value in _training_rows(document["provenance"].get("training")):
+        table.add_row(key, value)
     for key, value in document["provenance"].items():
+        if key == "training":
+            continue
         table.add_row(str(key), value if isinstance(value, str) else json.dumps(value))
     common.console().print(table)
+
+
+def _training_rows(training) -> list[tuple[str, str]]:
+    """How a model was trained, for people; --json has all of it."""
+    if not isinstance(training, dict) or "data" not in training:  # of another program
+        return [] if training is None else [("training", json.dumps(training))]
+    minutes = training["seconds"] / 60
+    rows = [("trained", f"by adatom {training['adatom']}, {training['epochs']} epochs ({training['steps']} steps, {minutes:.1f} minutes), seed {training['seed']}")]
+    for role, files in training["data"].items():
+        lines = [f"{f['file']}: " + (f"{f['configurations']} configurations, " if f.get("configurations") else "") + f["hash"] for f in files]
+        rows.append((role, "\n".join(lines)))
+    errors = training.get("validation") or {}
+    units = (("energy_per_atom_rmse", "energy", "meV/atom"), ("force_rmse", "forces", "meV/angstrom"), ("stress_rmse", "stress", "meV/angstrom^3"))
+    shown = [f"{name} {1e3 * errors[key]:.3g} {unit}" for key, name, unit in units if key in errors]
+    if shown:
+        rows.append(("validation RMSE", ", ".join(shown)))
+    if "from" in training:
+        rows.append(("fine-tuned", f"from a model trained with seed {training['from'].get('seed')}"))
+    loss, batch = training["config"]["loss"], training["config"]["training"]
+    rows.append(("loss", f"{loss['shape']}, weights energy {loss['energy']:g}, forces {loss['forces']:g}, stress {loss['stress']:g}"))
+    rows.append(("optimizer", f"{training['config']['optimizer']['name']}, learning rate {training['config']['optimizer']['learning_rate']:g}, "
+                 f"batches of {batch['batch_size']}"))
+    return rows
 
 
 def _document(model) -> dict:

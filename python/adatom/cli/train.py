@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from adatom.cli import common
+
+MOST_ELEMENTS = 5  # that have columns of their own
 
 
 def train(
@@ -20,63 +23,127 @@ def train(
 
     Ctrl-C stops after the step in work, with a checkpoint to --resume from.
     """
-    from adatom.training import load_config
+    from rich.markup import escape
+
+    from adatom.training import load_config, resolved_config
     from adatom.training import train as run
-    from adatom.training._plots import plot_run
+    from adatom.training._distributed import rank
 
     document = load_config(config)
-    epochs = document.get("training", {}).get("epochs", 100)
+    training = resolved_config(document)["training"]
     table = _Table(as_json)
-    with common.progress(as_json) as bar:
-        task = bar.add_task("train", total=None)
+    with common.progress(as_json or rank() != 0, time_left(training["seconds"])) as bar:
+        task = bar.add_task("reading data", total=None, first=None)
 
         def progress(epoch: int, step: int, steps: int) -> bool:
-            bar.update(task, total=epochs * steps, completed=epoch * steps + step, description=f"epoch {epoch + 1}/{epochs}")
+            done = epoch + step / steps
+            first = bar.tasks[0].fields["first"] or (bar.get_time(), done)  # a resumed run does not begin at zero
+            bar.update(task, total=training["epochs"], completed=done, first=first, description=f"epoch {epoch + 1}, step {step} of {steps}")
             return True
 
         def report(epoch: dict[str, Any]) -> bool:
             table.add(epoch, bar.console)
             return True
 
+        def warn(text: str) -> None:
+            bar.console.print(f"[yellow]warning:[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
+
         try:
-            result = run(document, resume=resume, progress=progress, report=report)
+            result = run(document, resume=resume, progress=progress, report=report, warn=warn, plots=True)
         except KeyboardInterrupt:
             typer.echo(f"interrupted; `adatom train {config} --resume` goes on", err=True)
             raise typer.Exit(130) from None
     if result.rank != 0:
         return
-    plots = plot_run(result.model.parent)
     if as_json:
         common.print_json(
-            {"model": str(result.model), "parameters": result.parameters, "epochs": result.epochs, "tests": result.tests, "plots": [str(p) for p in plots]}
+            {"model": str(result.model), "parameters": result.parameters, "epochs": result.epochs, "tests": result.tests, "plots": [str(p) for p in result.plots]}
         )
         return
     table.tests(result.tests)
     typer.echo(f"{result.model}: {result.parameters} parameters")
 
 
+def time_left(limit: float):
+    """A column of a progress bar over epochs: the time that the rest takes at the mean speed so far. `limit`: seconds after which the run ends; 0: none."""
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class TimeLeft(ProgressColumn):
+        max_refresh = 0.5
+
+        def render(self, task: Task) -> Text:
+            if task.total is None or task.fields["first"] is None:
+                return Text("-:--:-- left", style="progress.remaining")
+            start, done = task.fields["first"]
+            if task.completed <= done:
+                return Text("-:--:-- left", style="progress.remaining")
+            left = (task.get_time() - start) / (task.completed - done) * (task.total - task.completed)
+            if limit > 0:
+                left = min(left, max(limit - (task.get_time() - start), 0.0))
+            minutes, seconds = divmod(round(left), 60)
+            return Text(f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left", style="progress.remaining")
+
+    return TimeLeft()
+
+
 class _Table:
-    """Errors of each epoch, and of the test files at the end."""
+    """Errors of each epoch as it ends, and of the test files."""
 
     def __init__(self, quiet: bool):
-        self.quiet, self.begun = quiet, False
+        self.quiet, self.columns = quiet, None
 
     def add(self, epoch: dict[str, Any], console: Any) -> None:
         if self.quiet:
             return
-        if not self.begun:
-            console.print("epoch     rate    train loss    valid loss   E meV/atom   F meV/A   S meV/A^3      time")
-            self.begun = True
         v = epoch["valid"]
+        if self.columns is None:  # the first epoch tells which labels there are
+            self.columns = _error_columns([v])
+            heads = [f"{name:>{max(len(name), 9)}}" for name, _ in self.columns]
+            console.print("epoch     rate    train loss    valid loss  " + "  ".join(heads) + "      time", highlight=False)
+        values = [f"{_number(value(v)):>{max(len(name), 9)}}" for name, value in self.columns]
         console.print(
-            f"{epoch['epoch'] + 1:5d}  {epoch['learning_rate']:.1e}  {epoch['train_loss']:12.5g}  {v['loss']:12.5g}  {1e3 * v['energy_per_atom_rmse']:11.3f}"
-            f"  {1e3 * v['force_rmse']:8.2f}  {1e3 * v['stress_rmse']:10.3f}  {epoch['seconds']:7.1f} s{'  *' if epoch['best'] else ''}",
+            f"{epoch['epoch'] + 1:5d}  {epoch['learning_rate']:.1e}  {epoch['train_loss']:12.5g}  {v['loss']:12.5g}  {'  '.join(values)}"
+            f"  {epoch['seconds']:6.0f} s{'  *' if epoch['best'] else ''}",
             highlight=False,
         )
 
-    def tests(self, tests: dict[str, dict[str, float]]) -> None:
+    def tests(self, tests: dict[str, dict[str, Any]]) -> None:
+        if not tests:
+            return
+        from rich.table import Table
+
+        rows = [(name, e) for name, e in tests.items()]
         for name, e in tests.items():
-            typer.echo(
-                f"{name}: RMSE of energies {1e3 * e['energy_rmse']:.2f} meV ({1e3 * e['energy_per_atom_rmse']:.3f} meV/atom), "
-                f"of forces {1e3 * e['force_rmse']:.2f} meV/angstrom"
-            )
+            rows += [(f"{name}, head {head}", of_head) for head, of_head in e.get("heads", {}).items()]
+        columns = _error_columns([e for _, e in rows])
+        table = Table(title="RMSE of the best weights on the test files", title_justify="left")
+        table.add_column("file")
+        for name, _ in columns:
+            table.add_column(name, justify="right")
+        for name, e in rows:
+            table.add_row(name, *(_number(value(e)) for _, value in columns))
+        common.console().print(table)
+
+
+def _error_columns(sets: list[dict[str, Any]]) -> list[tuple[str, Callable[[dict[str, Any]], float | None]]]:
+    """Name and value of each column of RMSEs, milli-units: energies, forces, forces by element where there are few, stresses; of what is labelled."""
+
+    def column(*path: str) -> Callable[[dict[str, Any]], float | None]:
+        def value(errors: Any) -> float | None:
+            for key in path:
+                errors = errors.get(key, {})
+            return 1e3 * errors if errors != {} else None
+
+        return value
+
+    columns = [("E meV/atom", column("energy_per_atom_rmse")), ("F meV/A", column("force_rmse"))]
+    elements = dict.fromkeys(element for e in sets for element in e.get("force_rmse_by_element", {}))
+    if 1 < len(elements) <= MOST_ELEMENTS:
+        columns += [(f"F {element}", column("force_rmse_by_element", element)) for element in elements]
+    columns.append(("S meV/A^3", column("stress_rmse")))
+    return [(name, value) for name, value in columns if any(value(e) is not None for e in sets)]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"

@@ -8,6 +8,6 @@ docs/training.md describes the configuration.
 """
 
 from adatom.training._config import load_config
-from adatom.training._run import TrainingResult, train
+from adatom.training._run import TrainingResult, resolved_config, train
 
-__all__ = ["TrainingResult", "load_config", "train"]
+__all__ = ["TrainingResult", "load_config", "resolved_config", "train"]

@@ -22,6 +22,12 @@ def launched() -> tuple[int, int] | None:
     return None
 
 
+def rank() -> int:
+    """Of this process; 0 for a process alone."""
+    found = launched()
+    return found[0] if found else 0
+
+
 def _first_host() -> str:
     """The machine of rank 0."""
     nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST")

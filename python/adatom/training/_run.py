@@ -4,43 +4,40 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adatom.training import _distributed
+from adatom.training import _distributed, _plots
+
+PLOTTED_ATOMS = 20_000  # of each set, drawn at random
 
 
 @dataclass
 class TrainingResult:
-    """What a run gave. Errors are dictionaries with `energy_rmse` (eV), `energy_per_atom_rmse` (eV/atom), `force_rmse` (eV/angstrom),
-    `stress_rmse` (eV/angstrom^3), the same with `_mae`, and `loss`."""
+    """What a run gave. Errors are dictionaries with `loss` and, for each kind of label that there is, `energy_rmse` (eV), `energy_per_atom_rmse`
+    (eV/atom), `force_rmse` (eV/angstrom), `force_rmse_by_element` (a dictionary by symbol), `stress_rmse` (eV/angstrom^3), and the same with `_mae`;
+    of a model with several heads also `heads`, such a dictionary for each head."""
 
     model: Path
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-    tests: dict[str, dict[str, float]] = field(default_factory=dict)
+    finished: bool = False  #: False where `progress` stopped the run, which can be resumed
+    epochs: list[dict[str, Any]] = field(default_factory=list)  #: that this call did
+    valid: dict[str, Any] = field(default_factory=dict)  #: errors of the best weights on the validation configurations
+    tests: dict[str, dict[str, Any]] = field(default_factory=dict)
     parameters: int = 0
     rank: int = 0
+    warnings: list[str] = field(default_factory=list)
+    plots: list[Path] = field(default_factory=list)
 
 
-def train(
-    config: dict[str, Any],
-    *,
-    resume: bool = False,
-    progress: Callable[[int, int, int], bool] | None = None,
-    report: Callable[[dict[str, Any]], bool] | None = None,
-) -> TrainingResult:
-    """Trains a potential as `config` says (docs/training.md), and writes `model.safetensors`, `log.jsonl` and `checkpoint.safetensors` to its
-    `output` folder.
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=3)
 
-    `resume`: go on from the checkpoint there, if there is one. `progress(epoch, step, steps)` is called after every step and `report(epoch)` after
-    every epoch, with its errors; a run stops, with a checkpoint, when one of them returns False. Started by torchrun, mpirun or srun,
-    the processes share every batch; the result does not depend on their number.
 
-    Raises ImportError without torch, ValueError for a wrong configuration, RuntimeError for data that cannot be trained on, KeyboardInterrupt after
-    an interrupt (the checkpoint is written).
-    """
+def _module():
+    """adatom._training."""
     try:
         import torch  # noqa: F401  (loads the libraries that _training is linked with)
     except ImportError as error:
@@ -51,15 +48,45 @@ def train(
         raise ImportError(
             f"this adatom was built without training ({error}); with torch installed, build it again: pip install --no-build-isolation --no-deps ."
         ) from error
+    return _training
 
+
+def resolved_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with all defaults filled in. Raises ValueError for one that is wrong, ImportError without torch."""
+    return json.loads(_module().resolved_config(json.dumps(config)))
+
+
+def train(
+    config: dict[str, Any],
+    *,
+    resume: bool = False,
+    progress: Callable[[int, int, int], bool] | None = None,
+    report: Callable[[dict[str, Any]], bool] | None = None,
+    warn: Callable[[str], None] | None = None,
+    plots: bool = False,
+) -> TrainingResult:
+    """Trains a potential as `config` says (docs/training.md), and writes `model.safetensors`, `log.jsonl` and `checkpoint.safetensors` to its
+    `output` folder.
+
+    `resume`: go on from the checkpoint there, if there is one. `progress(epoch, step, steps)` is called after every step and `report(epoch)` after
+    every epoch, with its errors; a run stops, with a checkpoint, when one of them returns False. What looks wrong with the data but may be right, such as
+    energies whose range suggests another unit, goes to `warn(text)`, or to Python's warnings. `plots`: draw the errors of each epoch, and labels against
+    predictions of the validation and test configurations. Started by torchrun, mpirun or srun, the processes share every batch; the result does not depend
+    on their number.
+
+    Raises ImportError without torch, ValueError for a wrong configuration, RuntimeError for data that cannot be trained on, KeyboardInterrupt after
+    an interrupt (the checkpoint is written).
+    """
+    _training = _module()
     config = json.loads(json.dumps(config))
-    tests = config.get("data", {}).pop("test", []) if isinstance(config.get("data"), dict) else []
+    tests = config.get("data", {}).get("test", []) if isinstance(config.get("data"), dict) else []
     group = _distributed.join()
-    found = _distributed.launched()
-    rank = found[0] if found else 0
+    rank = _distributed.rank()
     try:
         trainer = _training.Trainer(json.dumps(config), resume, group)
-        result = TrainingResult(model=Path(trainer.model_path), parameters=trainer.parameters, rank=rank)
+        result = TrainingResult(model=Path(trainer.model_path), parameters=trainer.parameters, rank=rank, warnings=trainer.warnings)
+        for text in trainer.warnings if rank == 0 else ():
+            (warn or _warn)(text)
 
         def keep(text: str) -> bool:
             epoch = json.loads(text)
@@ -69,13 +96,28 @@ def train(
         def step(epoch: int, at: int, steps: int) -> bool:
             return progress is None or rank != 0 or progress(epoch, at, steps) is not False
 
-        trainer.run(step, keep)
+        result.finished = trainer.run(step, keep)
         if trainer.interrupted:
             raise KeyboardInterrupt
+        if not result.finished:
+            return result
+        if plots and rank == 0:
+            result.plots += _plots.plot_run(result.model.parent)
+        result.valid = json.loads(trainer.best_errors) or {}
+
+        def draw(k: int, name: str, errors: dict[str, Any]) -> None:
+            if plots:
+                sample = trainer.parity(k, PLOTTED_ATOMS)  # by all processes
+                if rank == 0:
+                    file = result.model.parent / f"parity_{name.replace('/', '_')}.png"
+                    result.plots += _plots.plot_parity(file, sample, errors, name)
+
+        draw(-1, "validation", result.valid)
         stems = [Path(file).stem for file in tests]
-        for file, stem in zip(tests, stems):
+        for k, (file, stem) in enumerate(zip(tests, stems)):
             name = stem if stems.count(stem) == 1 else f"{Path(file).parent.name}/{stem}"
-            result.tests[name] = json.loads(trainer.test(str(file)))
+            result.tests[name] = json.loads(trainer.test(k))
+            draw(k, name, result.tests[name])
         return result
     finally:
         if group:

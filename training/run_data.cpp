@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: MIT
+// What a run reads before it begins, and what a new model takes from it.
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "adatom/elements.hpp"
+#include "datasets/atomic_energies.hpp"
+#include "datasets/random.hpp"
+#include "datasets/statistics.hpp"
+#include "datasets/units.hpp"
+#include "training/frames.hpp"
+
+namespace adatom::training {
+namespace {
+
+using datasets::DataError;
+using datasets::Frame;
+
+void require_some(const std::string& what, const std::vector<std::string>& files, const FrameSet& set) {
+  if (set.size() > 0) return;
+  std::string names;
+  for (const std::string& file : files) names += (names.empty() ? "" : ", ") + file;
+  throw std::invalid_argument("there is no configuration in " + what + " (" + names + "), isolated atoms left out");
+}
+
+void hold_out(const RunConfig& config, RunData& data) {
+  const std::size_t n = data.train.size(), held = static_cast<std::size_t>(std::lround(config.data.valid_fraction * static_cast<double>(n)));
+  if (held == 0 || held == n)
+    throw std::invalid_argument("there is no configuration for " + std::string(held == 0 ? "validation" : "training") + ": data.valid_fraction is " +
+                                std::to_string(config.data.valid_fraction) + ", of " + std::to_string(n) +
+                                " configurations; set it to something else, or set data.valid");
+  const std::vector<std::size_t> order = datasets::shuffled(n, config.seed);
+  std::vector<bool> chosen(n, false);
+  for (std::size_t k = 0; k < held; ++k) chosen[order[k]] = true;
+  data.valid = data.train.split(chosen);
+}
+
+/// Ranges of energies and forces that suggest other units than eV and angstrom. Of large sets runs of neighbours are looked at, since some signs are
+/// in the differences of neighbouring frames.
+void suspect_units(const FrameSet& set, const IsolatedAtoms& isolated, std::vector<std::string>& warnings) {
+  constexpr std::size_t run = 100, most = 10000;
+  const std::size_t stride = std::max(run, (set.size() / most + 1) * run);
+  datasets::StatisticsOptions options;
+  options.near_duplicates = false;
+  options.symmetry_frames = 0;
+  datasets::Statistics statistics(options);
+  for (const auto& file : set.files()) statistics.add_source(file->path);
+  for (const auto& [head, energies] : isolated)
+    for (const auto& [z, energy] : energies) {
+      Frame atom;
+      atom.structure.numbers = {z}, atom.structure.positions = {{}};
+      atom.energy = energy, atom.head = head;
+      statistics.add(atom, {});
+    }
+  Frame space;
+  for (std::size_t k = 0; k < set.size(); ++k)
+    if (set.size() <= most || k % stride < run)
+      statistics.add(set.get(k, space), {static_cast<int>(set.info(k).file), static_cast<std::int64_t>(set.info(k).index)});
+  const datasets::Report report = statistics.finish();
+  for (const auto& [name, head] : report.heads)
+    for (const datasets::UnitSuspicion& s : datasets::suspect_units(head))
+      warnings.push_back("the " + s.quantity + " of data.train" + (name.empty() ? "" : ", head '" + name + "',") + " may be in " + s.unit + ": " + s.reason +
+                         ". Adatom expects eV and angstrom; `adatom data check` tells more");
+}
+
+void suggest_caches(const FrameSet& set, std::vector<std::string>& warnings) {
+  constexpr double much = 2e9;
+  for (const auto& file : set.files()) {
+    double bytes = 0;
+    for (const Frame& f : file->frames) bytes += static_cast<double>(sizeof f + f.size() * (2 * sizeof(Vector3) + sizeof(int)));
+    if (bytes > much)
+      warnings.push_back(file->path + ": " + std::to_string(static_cast<int>(bytes / 1e9)) +
+                         " GB of configurations are held in memory, in every process; `adatom data " +
+                         "convert` makes a training cache of it, which is read batch by batch");
+  }
+}
+
+void require_labels(const RunConfig& config, const RunData& data) {
+  std::size_t stresses = 0;
+  for (std::size_t k = 0; k < data.train.size(); ++k) stresses += data.train.info(k).stress;
+  if (config.loss.stress > 0 && stresses == 0)
+    throw DataError("loss.stress is " + std::to_string(config.loss.stress) +
+                    ", but no configuration of data.train has a stress: give the key it has in the files as "
+                    "data.keys.stress (or data.keys.virial), or set loss.stress = 0");
+}
+
+}  // namespace
+
+RunData read_data(const RunConfig& config) {
+  RunData data;
+  if (!config.data.isolated_atoms.empty()) {
+    FrameSet rest;
+    RunConfig loose = config;
+    loose.loss.forces = loose.loss.stress = 0;
+    datasets::LabelKeys& keys = loose.data.keys;  // energies are all that is asked of this file
+    keys.forces = keys.stress = keys.virial = "";
+    keys.config_type = datasets::LabelKeys().config_type, keys.weight = datasets::LabelKeys().weight;
+    rest.add(config.data.isolated_atoms, loose, &data.isolated);
+    if (rest.size() > 0) throw DataError(rest.origin(0) + ": data.isolated_atoms names a file with configurations that are not isolated atoms");
+    data.provenance["isolated_atoms"] = rest.provenance();
+  }
+  for (const std::string& file : config.data.train) data.train.add(file, config, &data.isolated);
+  require_some("data.train", config.data.train, data.train);
+  for (const std::string& file : config.data.valid) data.valid.add(file, config, nullptr);
+  if (config.data.valid.empty())
+    hold_out(config, data);
+  else
+    require_some("data.valid", config.data.valid, data.valid);
+  require_labels(config, data);
+  std::set<int> elements;
+  for (const FrameSet* set : {&data.train, &data.valid}) {
+    for (std::size_t h = 0; h < set->heads().size(); ++h) {
+      elements.insert(set->elements(h).begin(), set->elements(h).end());
+      if (std::find(data.heads.begin(), data.heads.end(), set->heads()[h]) == data.heads.end()) data.heads.push_back(set->heads()[h]);
+    }
+  }
+  data.elements.assign(elements.begin(), elements.end());
+  for (const std::string& file : config.data.test) {
+    data.tests.emplace_back();
+    data.tests.back().add(file, config, nullptr);
+    require_some("data.test", {file}, data.tests.back());
+    const FrameSet& set = data.tests.back();
+    for (std::size_t h = 0; h < set.heads().size(); ++h) {
+      for (const int z : set.elements(h))
+        if (!elements.count(z)) throw DataError(file + ": it has " + element_symbol(z) + ", which no configuration of data.train or data.valid has");
+      if (std::find(data.heads.begin(), data.heads.end(), set.heads()[h]) == data.heads.end())
+        throw DataError(file + ": it has configurations of head '" + set.heads()[h] + "', which data.train and data.valid do not have");
+    }
+  }
+  data.provenance["train"] = data.train.provenance();
+  data.provenance["valid"] = data.valid.provenance();
+  suspect_units(data.train, data.isolated, data.warnings);
+  suggest_caches(data.train, data.warnings);
+  return data;
+}
+
+namespace {
+
+/// What the options give for a head; not all elements need be there.
+std::map<int, double> energies_of_head(const RunData& data, const std::string& head, const DataOptions& options) {
+  std::map<int, double> result;
+  if (options.atomic_energies == "zero") {
+    for (const int z : data.elements) result[z] = 0.0;
+    return result;
+  }
+  if (options.atomic_energies == "given" || !options.atomic_energy_of.empty()) {
+    for (const auto& [symbol, energy] : options.atomic_energy_of) result[atomic_number(symbol)] = energy;
+    return result;
+  }
+  for (const std::string& name : {head, std::string()})
+    if (const auto found = data.isolated.find(name); found != data.isolated.end()) result.insert(found->second.begin(), found->second.end());
+  if (options.atomic_energies == "isolated" || (options.atomic_energies == "auto" && !result.empty())) return result;
+  result.clear();
+  datasets::AtomicEnergyFit fit;
+  data.train.for_each([&](std::size_t k, const Frame& f) {
+    if (f.energy && data.train.head(k) == head) fit.add(datasets::composition(f.structure), *f.energy);
+  });
+  for (const auto& [z, entry] : fit.solve().elements) result[z] = entry.energy;
+  return result;
+}
+
+bool has(const RunData& data, const std::string& head, int z) {
+  for (const FrameSet* set : {&data.train, &data.valid})
+    for (std::size_t h = 0; h < set->heads().size(); ++h)
+      if (set->heads()[h] == head && std::binary_search(set->elements(h).begin(), set->elements(h).end(), z)) return true;
+  return false;
+}
+
+}  // namespace
+
+std::vector<std::vector<double>> atomic_energies(const RunData& data, const DataOptions& options) {
+  std::vector<std::map<int, double>> heads;
+  std::map<int, double> any;
+  for (const std::string& head : data.heads) {
+    heads.push_back(energies_of_head(data, head, options));
+    any.insert(heads.back().begin(), heads.back().end());
+  }
+  std::vector<std::vector<double>> rows;
+  for (std::size_t h = 0; h < heads.size(); ++h) {
+    rows.emplace_back();
+    for (const int z : data.elements) {
+      if (!heads[h].count(z) && has(data, data.heads[h], z))
+        throw std::invalid_argument("there is no atomic energy of " + element_symbol(z) + (heads.size() > 1 ? " for the head '" + data.heads[h] + "'" : "") +
+                                    ": add its isolated atom to the data (data.isolated_atoms), give data.atomic_energy_of." + element_symbol(z) +
+                                    ", or set data.atomic_energies = \"least_squares\"");
+      rows.back().push_back(heads[h].count(z) ? heads[h].at(z) : any[z]);
+    }
+  }
+  return rows;
+}
+
+ModelData describe_data(const RunData& data, const DataOptions& options) {
+  ModelData result;
+  result.elements = data.elements;
+  result.heads = data.heads;
+  result.atomic_energies = atomic_energies(data, options);
+  double edges = 0.0, atoms = 0.0;
+  struct Sums {
+    double square = 0.0, components = 0.0, excess = 0.0, configurations = 0.0;
+  };
+  std::map<std::string, Sums> of_head;
+  std::map<std::string, std::map<int, double>> energies;  // the same by head and atomic number
+  for (std::size_t h = 0; h < data.heads.size(); ++h)
+    for (std::size_t z = 0; z < data.elements.size(); ++z) energies[data.heads[h]][data.elements[z]] = result.atomic_energies[h][z];
+  data.train.for_each([&](std::size_t k, const Frame& f) {
+    edges += data.train.info(k).edges;
+    atoms += static_cast<double>(f.size());
+    Sums& sums = of_head[data.train.head(k)];
+    const std::map<int, double>& of_atoms = energies.at(data.train.head(k));
+    for (const Vector3& x : f.forces) sums.square += x[0] * x[0] + x[1] * x[1] + x[2] * x[2];
+    sums.components += 3.0 * static_cast<double>(f.forces.size());
+    if (f.energy) {
+      double e = *f.energy;
+      for (const int z : f.structure.numbers) e -= of_atoms.at(z);
+      sums.excess += e / static_cast<double>(f.size());
+      sums.configurations += 1.0;
+    }
+  });
+  result.average_neighbors = std::max(edges / atoms, 1.0);
+  for (const std::string& head : data.heads) {
+    const Sums& sums = of_head[head];
+    const double scale = sums.components > 0 && sums.square > 0 ? std::sqrt(sums.square / sums.components) : 1.0;
+    result.scale.push_back({scale});
+    result.shift.push_back({sums.configurations > 0 ? sums.excess / sums.configurations : 0.0});
+  }
+  return result;
+}
+
+}  // namespace adatom::training
