@@ -32,8 +32,8 @@ class Trainer {
   Trainer(const RunConfig& config, std::shared_ptr<Communicator> communicator, bool resume);
   ~Trainer();
 
-  /// Trains to the end, and writes the model; returns true then. `progress` is called after each step with the number of steps of the epoch done and of all its
-  /// steps: if it returns false the run stops there with a checkpoint, and returns false. `report` is called after each epoch; if it returns false the run ends.
+  /// Trains to the end, and writes the model; returns true then. `progress` is called after each step with the number of steps of the epoch done and of all
+  /// its steps: if it returns false the run stops there with a checkpoint, and returns false. `report` is called after each epoch; if it returns false the run ends.
   bool run(const std::function<bool(int epoch, int step, int steps)>& progress, const std::function<bool(const EpochReport&)>& report);
 
   /// Errors of the best weights on the configurations of file k of data.test.

@@ -115,8 +115,9 @@ def test_the_model_says_what_it_was_trained_with(config, adatom_command):
     assert [(f["file"], f["configurations"]) for f in files["train"] + files["valid"]] == [("3bpa_sample.extxyz", 34), ("3bpa_sample.extxyz", 8)]
     assert files["train"][0]["hash"] == files["valid"][0]["hash"] != files["isolated_atoms"][0]["hash"]
     assert training["validation"]["force_rmse"] > 0
-    shown = adatom_command("info", model).stdout
-    for text in (f"by adatom {__version__}, 4 epochs (28 steps", "seed 3", "3bpa_sample.extxyz: 34 configurations", files["train"][0]["hash"], "validation RMSE"):
+    shown = " ".join(adatom_command("info", model).stdout.replace("│", " ").split())  # cells are wrapped
+    trained = f"by adatom {__version__}, 4 epochs (28 steps"
+    for text in (trained, "seed 3", "3bpa_sample.extxyz: 34 configurations", files["train"][0]["hash"], "validation RMSE", "at most 5 configurations"):
         assert text in shown, shown
     assert adatom_command("info", model, as_json=True)["provenance"]["training"] == training
 

@@ -60,8 +60,8 @@ def _training_rows(training) -> list[tuple[str, str]]:
     """How a model was trained, for people; --json has all of it."""
     if not isinstance(training, dict) or "data" not in training:  # of another program
         return [] if training is None else [("training", json.dumps(training))]
-    minutes = training["seconds"] / 60
-    rows = [("trained", f"by adatom {training['adatom']}, {training['epochs']} epochs ({training['steps']} steps, {minutes:.1f} minutes), seed {training['seed']}")]
+    length = f"{training['epochs']} epochs ({training['steps']} steps, {training['seconds'] / 60:.1f} minutes)"
+    rows = [("trained", f"by adatom {training['adatom']}, {length}, seed {training['seed']}")]
     for role, files in training["data"].items():
         lines = [f"{f['file']}: " + (f"{f['configurations']} configurations, " if f.get("configurations") else "") + f["hash"] for f in files]
         rows.append((role, "\n".join(lines)))
@@ -74,8 +74,9 @@ def _training_rows(training) -> list[tuple[str, str]]:
         rows.append(("fine-tuned", f"from a model trained with seed {training['from'].get('seed')}"))
     loss, batch = training["config"]["loss"], training["config"]["training"]
     rows.append(("loss", f"{loss['shape']}, weights energy {loss['energy']:g}, forces {loss['forces']:g}, stress {loss['stress']:g}"))
-    rows.append(("optimizer", f"{training['config']['optimizer']['name']}, learning rate {training['config']['optimizer']['learning_rate']:g}, "
-                 f"batches of {batch['batch_size']}"))
+    optimizer = training["config"]["optimizer"]
+    limits = [f"{batch[key]} {what}" for key, what in (("batch_size", "configurations"), ("batch_atoms", "atoms"), ("batch_edges", "edges")) if batch[key]]
+    rows.append(("optimizer", f"{optimizer['name']}, learning rate {optimizer['learning_rate']:g}, batches of at most {', '.join(limits)}"))
     return rows
 
 

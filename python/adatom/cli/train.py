@@ -56,8 +56,9 @@ def train(
     if result.rank != 0:
         return
     if as_json:
+        plots = [str(p) for p in result.plots]
         common.print_json(
-            {"model": str(result.model), "parameters": result.parameters, "epochs": result.epochs, "tests": result.tests, "plots": [str(p) for p in result.plots]}
+            {"model": str(result.model), "parameters": result.parameters, "epochs": result.epochs, "valid": result.valid, "tests": result.tests, "plots": plots}
         )
         return
     table.tests(result.tests)
