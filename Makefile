@@ -16,7 +16,7 @@ BIN := .venv/bin
 MODEL := models/formate_cu/model.safetensors
 
 SOURCES := $(shell find CMakeLists.txt pyproject.toml cmake gnn potential datasets training lammps_plugin python \
-             tests/CMakeLists.txt tests/datasets tests/gnn tests/models tests/potential tests/training -type f ! -path '*/__pycache__/*' 2>/dev/null)
+             tests/CMakeLists.txt tests/cuda tests/datasets tests/gnn tests/models tests/potential tests/training -type f ! -path '*/__pycache__/*' 2>/dev/null)
 
 test: build/.installed
 	$(BIN)/python tests/run.py --build $(BUILD)
@@ -44,7 +44,7 @@ build/.packages:
 	touch $@
 
 format:
-	git ls-files '*.cpp' '*.hpp' | xargs clang-format -i
+	git ls-files '*.cpp' '*.hpp' '*.cu' | xargs clang-format -i
 
 lint: build/.installed
 	git ls-files '*.cpp' | grep -v '^tests/' | xargs clang-tidy --quiet -p $(BUILD)

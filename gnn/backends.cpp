@@ -25,6 +25,12 @@ std::vector<Level> levels() {
   return {{"v4", v4}, {"v3", v3}, {"v2", true}};
 }
 
+/// An environment variable; "" if it is not set.
+std::string environment(const char* name) {
+  const char* x = std::getenv(name);
+  return x ? x : "";
+}
+
 /// Where backends lie: beside the shared library that this function is in, or, for a module of a Python package, in its folder lib.
 std::filesystem::path backend_folder() {
   Dl_info info{};
@@ -44,10 +50,10 @@ struct Backend {
 };
 
 Backend load() {
-  const char* wanted = std::getenv("ADATOM_CPU");
+  const std::string wanted = environment("ADATOM_CPU");
   std::string reasons;
   for (const Level& level : levels()) {
-    if (wanted && std::string(wanted) != level.name) continue;
+    if (!wanted.empty() && wanted != level.name) continue;
     if (!level.supported) {
       reasons += std::string("\n  ") + level.name + ": this machine does not have its instructions";
       continue;
@@ -64,13 +70,41 @@ Backend load() {
       return {std::string("cpu-") + level.name, reinterpret_cast<MakeEvaluator>(make), reinterpret_cast<FmaPeak>(peak), reinterpret_cast<Multiply>(multiply)};
     reasons += "\n  " + file.string() + " was compiled from other sources than the library that loads it";
   }
-  if (wanted && reasons.empty()) reasons = std::string("\n  ADATOM_CPU is '") + wanted + "', expected v2, v3 or v4";
+  if (!wanted.empty() && reasons.empty()) reasons = "\n  ADATOM_CPU is '" + wanted + "', expected v2, v3 or v4";
   throw std::runtime_error("no CPU backend can be loaded; reinstall adatom, or unset ADATOM_CPU if it is set." + reasons);
 }
 
 /// Backends stay loaded for the life of the process: evaluators hold their code.
 const Backend& backend() {
   static const Backend b = load();
+  return b;
+}
+
+struct CudaBackend {
+  MakeEvaluator make = nullptr;
+  void (*device)(std::string&) = nullptr;
+};
+
+[[noreturn]] void fail_cuda(const std::string& why) { throw std::runtime_error("device cuda cannot be used: " + why); }
+
+/// ADATOM_CUDA=host loads the host executor instead, which tests use: the same kernels, run by the CPU.
+CudaBackend load_cuda() {
+  const bool host = environment("ADATOM_CUDA") == "host";
+  const std::filesystem::path file = backend_folder() / (host ? "libadatom_cuda_host.so" : "libadatom_cuda.so");
+  if (!std::filesystem::exists(file))
+    fail_cuda("this build of Adatom has no CUDA backend (" + file.string() + " is not there): install one that has, or build Adatom where nvcc is on the PATH");
+  if (!host && !dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL))
+    fail_cuda("there is no NVIDIA driver on this machine (libcuda.so.1 cannot be loaded): use device cpu, or install the driver");
+  void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!handle) fail_cuda(dlerror());
+  void *make = dlsym(handle, "adatom_cuda_evaluator"), *device = dlsym(handle, "adatom_cuda_device"), *interface = dlsym(handle, "adatom_cuda_interface");
+  if (!make || !device || !interface || std::string(reinterpret_cast<const char* (*)()>(interface)()) != ADATOM_INTERFACE_ID)
+    fail_cuda(file.string() + " was compiled from other sources than the library that loads it: reinstall adatom");
+  return {reinterpret_cast<MakeEvaluator>(make), reinterpret_cast<void (*)(std::string&)>(device)};
+}
+
+const CudaBackend& cuda_backend() {
+  static const CudaBackend b = load_cuda();
   return b;
 }
 
@@ -87,5 +121,21 @@ void cpu_multiply(int m, int k, int n, const double* a, const double* b, double*
 }
 
 std::string cpu_backend_name() { return backend().name; }
+
+std::string cuda_backend_name() {
+  std::string name;
+  const CudaBackend& cuda = cuda_backend();
+  try {
+    cuda.device(name);
+  } catch (const std::runtime_error& error) {
+    fail_cuda(error.what());
+  }
+  return name;
+}
+
+std::unique_ptr<Evaluator> make_cuda_evaluator(std::shared_ptr<const Network> network, Scalar scalar) {
+  cuda_backend_name();  // throws if there is no device
+  return std::unique_ptr<Evaluator>(cuda_backend().make(std::move(network), scalar));
+}
 
 }  // namespace adatom::gnn

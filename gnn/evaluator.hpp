@@ -33,6 +33,7 @@ enum class Scalar { float32, float64, dual32, dual64 };
 struct EvaluatorCounters {
   double flops_per_step = 0.0;
   std::size_t workspace_bytes = 0;
+  long launches_per_step = 0;  ///< of kernels, on a device
 };
 
 /// Gradients with respect to the arrays of a network, [id][entry].
@@ -76,6 +77,13 @@ std::shared_ptr<const Network> build_network(const std::string& architecture_jso
 /// Loads the CPU backend (a shared object beside this library) for the best instruction set that this machine has, or for the one that the
 /// environment variable ADATOM_CPU names (v2, v3, v4). Throws std::runtime_error if there is none.
 std::unique_ptr<Evaluator> make_cpu_evaluator(std::shared_ptr<const Network> network, Scalar scalar);
+
+/// Loads the CUDA backend (a shared object beside this library) for the first device that CUDA_VISIBLE_DEVICES leaves. Throws std::runtime_error that says
+/// what is missing: the backend, a driver that is new enough, a device, compute capability 8.0.
+std::unique_ptr<Evaluator> make_cuda_evaluator(std::shared_ptr<const Network> network, Scalar scalar);
+
+/// Name of that device, e.g. "cuda (NVIDIA H200)". Throws as make_cuda_evaluator.
+std::string cuda_backend_name();
 
 /// Name of the backend that make_cpu_evaluator uses, e.g. "cpu-v4".
 std::string cpu_backend_name();

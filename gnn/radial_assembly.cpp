@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "gnn/kernels/lane.hpp"
 #include "gnn/kernels/spline.hpp"
 
 namespace adatom::gnn {

@@ -78,6 +78,7 @@ std::array<double, 6> stress(const std::array<double, 9>& virial, const Matrix3&
 
 struct Potential::Implementation {
   ModelInfo info;
+  Device device = Device::cpu;
   Precision precision = Precision::float32;
   int threads = 0;
 
@@ -156,8 +157,8 @@ struct Potential::Implementation {
 
   std::unique_ptr<gnn::Evaluator> make_evaluator(bool dual) const {
     const bool single = precision == Precision::float32;
-    auto made = gnn::make_cpu_evaluator(
-        network, dual ? (single ? gnn::Scalar::dual32 : gnn::Scalar::dual64) : (single ? gnn::Scalar::float32 : gnn::Scalar::float64));
+    const gnn::Scalar scalar = dual ? (single ? gnn::Scalar::dual32 : gnn::Scalar::dual64) : (single ? gnn::Scalar::float32 : gnn::Scalar::float64);
+    auto made = device == Device::cuda ? gnn::make_cuda_evaluator(network, scalar) : gnn::make_cpu_evaluator(network, scalar);
     made->set_threads(threads);
     return made;
   }
@@ -200,13 +201,13 @@ Potential& Potential::operator=(Potential&&) noexcept = default;
 Potential::~Potential() = default;
 
 Potential Potential::load(const std::filesystem::path& path, const LoadOptions& options) {
-  if (options.device != Device::cpu)
-    throw std::runtime_error("this build of Adatom has no CUDA backend: load '" + path.string() + "' with Device::cpu");
+  const std::string backend = options.device == Device::cuda ? gnn::cuda_backend_name() : gnn::cpu_backend_name();
   if (options.threads < 0)
     throw std::invalid_argument("number of threads is " + std::to_string(options.threads) + ": expected 0 (as OpenMP decides) or more");
 
   auto made = std::make_unique<Implementation>();
   made->file = read_model(path);
+  made->device = options.device;
   made->precision = options.precision;
   made->threads = options.threads;
   const ModelFile& file = made->file;
@@ -240,7 +241,7 @@ Potential Potential::load(const std::filesystem::path& path, const LoadOptions& 
   info.architecture_json = file.architecture;
   info.provenance_json = file.provenance;
   info.summary = gnn::summary(*made->network);
-  info.backend = gnn::cpu_backend_name();
+  info.backend = backend;
   made->list = NeighborList(info.cutoff, skin);
   return Potential(std::move(made));
 }
@@ -370,7 +371,13 @@ Counters Potential::counters() const {
   const Implementation& own = *implementation_;
   Counters counters;
   counters.flops_per_step = own.flops_per_step;
-  counters.workspace_bytes = own.evaluator->counters().workspace_bytes + own.batch.bytes() + own.species.capacity() * sizeof(int);
+  const gnn::EvaluatorCounters plain = own.evaluator->counters();
+  counters.launches_per_step = plain.launches_per_step;
+  if (own.device == Device::cuda) {
+    counters.workspace_bytes = plain.workspace_bytes + (own.dual_evaluator ? own.dual_evaluator->counters().workspace_bytes : 0);
+    return counters;
+  }
+  counters.workspace_bytes = plain.workspace_bytes + own.batch.bytes() + own.species.capacity() * sizeof(int);
   if (own.dual_evaluator) counters.workspace_bytes += own.dual_evaluator->counters().workspace_bytes;
   counters.workspace_bytes += own.list.first_edge().capacity() * sizeof(std::int64_t) + own.list.sender().capacity() * sizeof(int) +
                               own.list.shift().capacity() * sizeof(int) + 2 * own.list.positions().capacity() * sizeof(Vector3);

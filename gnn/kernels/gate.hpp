@@ -7,14 +7,6 @@
 
 namespace adatom::gnn {
 
-/// act(x) and its derivative.
-template <class N>
-ADATOM_INLINE void activate_with_slope(Activation f, N x, N& y, N& slope) {
-  const Dual<N> r = activate(f, Dual<N>(x, N(1)));
-  y = r.v;
-  slope = r.d;
-}
-
 template <class S, int W>
 void gate(const Gate& g, const S* in, S* out) {
   using L = Lane<S, W>;

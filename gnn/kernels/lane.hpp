@@ -8,121 +8,13 @@
 // The vectors are GCC's vector extension rather than std::experimental::simd: the same instructions, a tenth of the compile time, and shuffles,
 // which sum_over_lanes needs.
 #pragma once
-#include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
 #include <utility>
 
-#define ADATOM_INLINE inline __attribute__((always_inline))
+#include "gnn/kernels/scalar.hpp"
 
 namespace adatom::gnn {
-
-// ---------------------------------------------------------------------------------------------------------------- Dual
-/// v + d eps with eps^2 = 0: `d` is the derivative of `v` along the direction that the inputs' `d` describe.
-template <class T>
-struct Dual {
-  T v{}, d{};
-  Dual() = default;
-  ADATOM_INLINE constexpr Dual(T value) : v(value), d{} {}
-  ADATOM_INLINE constexpr Dual(T value, T tangent) : v(value), d(tangent) {}
-  template <class U, class = std::enable_if_t<std::is_arithmetic_v<U> && !std::is_same_v<U, T>>>
-  ADATOM_INLINE constexpr Dual(U value) : v(static_cast<T>(value)), d{} {}
-};
-
-template <class S>
-struct BaseOf {
-  using type = S;
-};
-template <class T>
-struct BaseOf<Dual<T>> {
-  using type = typename BaseOf<T>::type;
-};
-template <class S>
-using Base = typename BaseOf<S>::type;  ///< the number type under any nesting of Dual
-
-template <class S>
-inline constexpr bool is_dual = false;
-template <class T>
-inline constexpr bool is_dual<Dual<T>> = true;
-
-template <class T>
-ADATOM_INLINE Dual<T> operator+(Dual<T> a, Dual<T> b) { return {a.v + b.v, a.d + b.d}; }
-template <class T>
-ADATOM_INLINE Dual<T> operator-(Dual<T> a, Dual<T> b) { return {a.v - b.v, a.d - b.d}; }
-template <class T>
-ADATOM_INLINE Dual<T> operator-(Dual<T> a) { return {-a.v, -a.d}; }
-template <class T>
-ADATOM_INLINE Dual<T> operator*(Dual<T> a, Dual<T> b) { return {a.v * b.v, a.v * b.d + a.d * b.v}; }
-template <class T>
-ADATOM_INLINE Dual<T> operator/(Dual<T> a, Dual<T> b) {
-  const T q = a.v / b.v;
-  return {q, (a.d - q * b.d) / b.v};
-}
-// Products with numbers that carry no derivative cost half.
-template <class T, class U, class = std::enable_if_t<std::is_arithmetic_v<U> || std::is_same_v<U, T>>>
-ADATOM_INLINE Dual<T> operator*(Dual<T> a, U b) { return {T(a.v * b), T(a.d * b)}; }
-template <class T, class U, class = std::enable_if_t<std::is_arithmetic_v<U> || std::is_same_v<U, T>>>
-ADATOM_INLINE Dual<T> operator*(U b, Dual<T> a) { return {T(a.v * b), T(a.d * b)}; }
-template <class T, class U, class = std::enable_if_t<std::is_arithmetic_v<U> || std::is_same_v<U, T>>>
-ADATOM_INLINE Dual<T> operator+(Dual<T> a, U b) { return {T(a.v + b), a.d}; }
-template <class T, class U, class = std::enable_if_t<std::is_arithmetic_v<U> || std::is_same_v<U, T>>>
-ADATOM_INLINE Dual<T> operator+(U b, Dual<T> a) { return {T(a.v + b), a.d}; }
-template <class T, class U, class = std::enable_if_t<std::is_arithmetic_v<U> || std::is_same_v<U, T>>>
-ADATOM_INLINE Dual<T> operator-(Dual<T> a, U b) { return {T(a.v - b), a.d}; }
-template <class T, class U, class = std::enable_if_t<std::is_arithmetic_v<U> || std::is_same_v<U, T>>>
-ADATOM_INLINE Dual<T> operator-(U b, Dual<T> a) { return {T(b - a.v), -a.d}; }
-template <class T, class U, class = std::enable_if_t<std::is_arithmetic_v<U> || std::is_same_v<U, T>>>
-ADATOM_INLINE Dual<T> operator/(Dual<T> a, U b) { return {T(a.v / b), T(a.d / b)}; }
-template <class T, class U, class = std::enable_if_t<std::is_arithmetic_v<U> || std::is_same_v<U, T>>>
-ADATOM_INLINE Dual<T> operator/(U b, Dual<T> a) { return Dual<T>(T(b)) / a; }
-template <class T, class U>
-ADATOM_INLINE Dual<T>& operator+=(Dual<T>& a, U b) { return a = a + b; }
-template <class T, class U>
-ADATOM_INLINE Dual<T>& operator*=(Dual<T>& a, U b) { return a = a * b; }
-
-// Functions of numbers. Found by argument-dependent look-up for Dual and Vec, by these using-declarations for float and double.
-using std::cos;
-using std::exp;
-using std::log;
-using std::pow;
-using std::sin;
-using std::sqrt;
-using std::tanh;
-
-template <class T>
-Dual<T> sqrt(Dual<T> a) {
-  const T s = sqrt(a.v);
-  return {s, a.d * (T(0.5) / s)};
-}
-template <class T>
-Dual<T> exp(Dual<T> a) {
-  const T e = exp(a.v);
-  return {e, a.d * e};
-}
-template <class T>
-Dual<T> log(Dual<T> a) { return {log(a.v), a.d / a.v}; }
-template <class T>
-Dual<T> sin(Dual<T> a) { return {sin(a.v), a.d * cos(a.v)}; }
-template <class T>
-Dual<T> cos(Dual<T> a) { return {cos(a.v), -(a.d * sin(a.v))}; }
-template <class T>
-Dual<T> tanh(Dual<T> a) {
-  const T t = tanh(a.v);
-  return {t, a.d * (T(1) - t * t)};
-}
-/// a^p for a constant exponent.
-template <class T>
-Dual<T> pow(Dual<T> a, double p) {
-  return {pow(a.v, p), a.d * (pow(a.v, p - 1.0) * p)};
-}
-ADATOM_INLINE float pow(float a, double p) { return std::pow(a, static_cast<float>(p)); }
-
-/// The value without derivatives.
-ADATOM_INLINE float value(float a) { return a; }
-ADATOM_INLINE double value(double a) { return a; }
-template <class T>
-ADATOM_INLINE auto value(Dual<T> a) { return value(a.v); }
 
 // ----------------------------------------------------------------------------------------------------------------- Vec
 // GCC drops vector_size from types that depend on template parameters, so each width is spelled out.
@@ -207,16 +99,10 @@ ADATOM_INLINE Vec<T, W> pow(Vec<T, W> a, double p) {
 template <class T, int W>
 ADATOM_INLINE Vec<T, W> value(Vec<T, W> a) { return a; }
 
-// Branches, lane by lane: select(less(x, bound), a, b).
-ADATOM_INLINE bool less(double a, double b) { return a < b; }
 template <class T, int W>
 ADATOM_INLINE auto less(Vec<T, W> a, double b) { return a.v < static_cast<T>(b); }
-ADATOM_INLINE float select(bool mask, float a, float b) { return mask ? a : b; }
-ADATOM_INLINE double select(bool mask, double a, double b) { return mask ? a : b; }
 template <class M, class T, int W>
 ADATOM_INLINE Vec<T, W> select(M mask, Vec<T, W> a, Vec<T, W> b) { return Vec<T, W>(mask ? a.v : b.v); }
-template <class M, class T>
-ADATOM_INLINE Dual<T> select(M mask, Dual<T> a, Dual<T> b) { return {select(mask, a.v, b.v), select(mask, a.d, b.d)}; }
 
 /// e^x by 2^k p(f) with x = (k + f) ln 2, |f| <= 1/2, and a Taylor polynomial of f ln 2; error below 2 ulp, saturates instead of overflowing.
 template <class T, int W>
@@ -320,10 +206,6 @@ ADATOM_INLINE Dual<Vec<T, W>> operator*(Dual<Vec<T, W>> a, Dual<T> b) { return {
 template <class T, int W>
 ADATOM_INLINE Dual<Vec<T, W>> operator*(Vec<T, W> a, Dual<T> b) { return {a * b.v, a * b.d}; }
 
-/// a + b * c, contracted to a fused multiply-add.
-template <class A, class B, class C>
-ADATOM_INLINE A fma(A a, B b, C c) { return a + b * c; }
-
 /// x[i][k] -> x[k][i]. A perfect shuffle of the two halves of the list, log2(W) times.
 template <class T, int W>
 ADATOM_INLINE void transpose(Vec<T, W> (&x)[W]) {
@@ -358,10 +240,6 @@ template <class T, int W>
 ADATOM_INLINE void set_element(Vec<T, W>& x, int i, T s) { x.v[i] = s; }
 template <class T, int W>
 ADATOM_INLINE void set_element(Dual<Vec<T, W>>& x, int i, Dual<T> s) { x.v.v[i] = s.v, x.d.v[i] = s.d; }
-
-/// Derivative of a b.
-template <class T>
-ADATOM_INLINE T tangent_of_product(Dual<T> a, Dual<T> b) { return a.v * b.d + a.d * b.v; }
 
 namespace detail {
 template <class T, int W, int N>

@@ -5,7 +5,7 @@
 #pragma once
 #include <vector>
 
-#include "gnn/kernels/lane.hpp"
+#include "gnn/kernels/scalar.hpp"
 
 namespace adatom::gnn {
 
@@ -83,15 +83,23 @@ ADATOM_INLINE N activate(Activation f, N x) {
   return x;
 }
 
+/// act(x) and its derivative.
+template <class N>
+ADATOM_INLINE void activate_with_slope(Activation f, N x, N& y, N& slope) {
+  const Dual<N> r = activate(f, Dual<N>(x, N(1)));
+  y = r.v;
+  slope = r.d;
+}
+
 /// 1 at r = 0, 0 with two vanishing derivatives at r_max (arXiv 2003.03123, eq. 8). The caller keeps r < r_max.
 template <class N>
-N polynomial_cutoff(N r, N r_max, double p) {
+ADATOM_FUNCTION N polynomial_cutoff(N r, N r_max, double p) {
   const N x = r / r_max;
   return N(1) + pow(x, p) * ((x * (p * (p + 2.0)) - (p + 1.0) * (p + 2.0) / 2.0) - x * x * (p * (p + 1.0) / 2.0));
 }
 
 template <class N>
-N cutoff_function(const CutoffFunction& f, N r) {
+ADATOM_FUNCTION N cutoff_function(const CutoffFunction& f, N r) {
   if (f.type == CutoffFunction::Type::polynomial) return polynomial_cutoff(r, N(f.r_max), f.p);
   const double on2 = f.r_on * f.r_on, max2 = f.r_max * f.r_max, width = max2 - on2;
   const N r2 = r * r;
@@ -101,7 +109,7 @@ N cutoff_function(const CutoffFunction& f, N r) {
 
 /// `radii`: sum of the covalent radii of the pair, angstrom.
 template <class N>
-N distance_transform(const DistanceTransform& f, N r, N radii) {
+ADATOM_FUNCTION N distance_transform(const DistanceTransform& f, N r, N radii) {
   switch (f.type) {
     case DistanceTransform::Type::agnesi: {  // ACEpotentials.jl, doi 10.1063/5.0158783, in MACE's form
       const N x = r * 2.0 / radii;
@@ -117,9 +125,10 @@ N distance_transform(const DistanceTransform& f, N r, N radii) {
 }
 
 /// Values of the basis functions at r, times the cutoff function where that belongs to them. Returns the factor that the MLP's output still needs.
-template <class N>
-N radial_basis(const Radial& radial, N r, N radii, N* basis) {
-  const RadialBasis& b = radial.basis;
+/// `radial`: a Radial, or what stands for it on a device.
+template <class R, class N>
+ADATOM_FUNCTION N radial_basis(const R& radial, N r, N radii, N* basis) {
+  const auto& b = radial.basis;
   const N cut = cutoff_function(radial.cutoff, r);
   const N x = distance_transform(radial.transform, r, radii);
   const int n = b.size();
@@ -162,7 +171,7 @@ void hidden_layers(const std::vector<MlpLayer>& layers, Activation activation, N
 
 /// Half of the pair's energy (each of the two edges of a pair adds it to its receiver), eV; r in angstrom.
 template <class N>
-N pair_repulsion(const PairRepulsion& zbl, N r, int z_i, int z_j, N radii) {
+ADATOM_FUNCTION N pair_repulsion(const PairRepulsion& zbl, N r, int z_i, int z_j, N radii) {
   const double a = zbl.a_prefactor * 0.529 / (std::pow(z_i, zbl.a_exp) + std::pow(z_j, zbl.a_exp));
   const N x = r * (1.0 / a);
   const N phi = exp(x * -3.2) * zbl.c[0] + exp(x * -0.9423) * zbl.c[1] + exp(x * -0.4028) * zbl.c[2] + exp(x * -0.2016) * zbl.c[3];

@@ -5,7 +5,7 @@
 // Written as homogeneous polynomials, so the reverse pass is the gradient with respect to (x, y, z) as free variables; projecting it onto the
 // plane normal to the vector is the caller's (edge geometry's) step.
 #pragma once
-#include "gnn/kernels/lane.hpp"
+#include "gnn/kernels/scalar.hpp"
 
 namespace adatom::gnn {
 

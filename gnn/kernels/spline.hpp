@@ -5,7 +5,7 @@
 // derivative of the value: dw_n/dr. Quintic rather than cubic, because slopes are what forces are made of: they converge as h^5 instead of h^3, so
 // that few knots do; tables then stay in cache, and float does not lose digits in differences of coefficients of close knots.
 #pragma once
-#include "gnn/kernels/lane.hpp"
+#include "gnn/kernels/scalar.hpp"
 
 namespace adatom::gnn {
 

@@ -116,7 +116,7 @@ class Potential:
 
     @property
     def counters(self) -> _core.Counters:
-        """Floating-point operations of the last evaluation and memory that evaluation holds."""
+        """Floating-point operations and (on a GPU) kernels of the last evaluation, and memory that evaluation holds."""
         return self._core.counters()
 
     def set_threads(self, threads: int | None) -> None:

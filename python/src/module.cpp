@@ -145,7 +145,8 @@ PYBIND11_MODULE(_core, m) {
 
   py::class_<adatom::Counters>(m, "Counters")
       .def_readonly("flops_per_step", &adatom::Counters::flops_per_step)
-      .def_readonly("workspace_bytes", &adatom::Counters::workspace_bytes);
+      .def_readonly("workspace_bytes", &adatom::Counters::workspace_bytes)
+      .def_readonly("launches_per_step", &adatom::Counters::launches_per_step);
 
   py::class_<LockedPotential>(m, "Potential")
       .def(py::init([](const std::filesystem::path& file, adatom::Device device, adatom::Precision precision, int threads, bool splines,

@@ -42,7 +42,7 @@ class PairEvaluator final : public Evaluator {
       for (std::size_t i = 0; i < n; ++i) result.virial[k] += virials[9 * i + k];
     }
   }
-  EvaluatorCounters counters() const override { return {static_cast<double>(first_edge_.back()), sender_.capacity() * sizeof(int)}; }
+  EvaluatorCounters counters() const override { return {static_cast<double>(first_edge_.back()), sender_.capacity() * sizeof(int), 0}; }
   void set_threads(int) override {}
   void weight_gradient(const Graph&, const LossGradient&, ArrayGradients&) override { throw std::logic_error("nothing is trained here"); }
   void refresh() override {}
@@ -105,6 +105,10 @@ std::unique_ptr<Evaluator> make_cpu_evaluator(std::shared_ptr<const Network> net
 }
 
 std::string cpu_backend_name() { return "pair"; }
+
+std::unique_ptr<Evaluator> make_cuda_evaluator(std::shared_ptr<const Network>, Scalar) { throw std::logic_error("there is no device"); }
+
+std::string cuda_backend_name() { throw std::runtime_error("device cuda cannot be used: it is not there"); }
 double cutoff(const Network& network) { return network.r_max; }
 std::string summary(const Network&) { return "pair potential"; }
 

@@ -285,7 +285,7 @@ TEST_CASE("potential errors: loading") {
   refused("threads is -2");
   options.threads = 0;
   options.device = Device::cuda;
-  refused("this build of Adatom has no CUDA backend");
+  refused("device cuda cannot be used");
   options.device = Device::cpu;
   CHECK_NOTHROW(Potential::load(folder / "m", options));
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from types import SimpleNamespace
 
@@ -20,6 +21,13 @@ def test_facts_about_the_model(potential):
     assert potential.architecture["edge_harmonics"] == ["0e", "1o"]
     assert potential.provenance["licence"] == "MIT"
     assert "Potential" in repr(potential)
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine has a GPU")
+def test_without_a_device_cuda_is_an_error_that_says_why(tmp_path):
+    model = write_small_model(tmp_path / "model.safetensors")
+    with pytest.raises(RuntimeError, match="device cuda cannot be used: .*(no CUDA backend|no NVIDIA driver|sees no device)"):
+        Potential.load(model, device="cuda")
 
 
 def test_forces_are_the_gradient(potential, copper):

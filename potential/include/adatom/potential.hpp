@@ -60,7 +60,8 @@ struct ModelInfo {
 /// What evaluations did so far; `adatom bench` and the benchmarks read it.
 struct Counters {
   double flops_per_step = 0.0;      ///< floating-point operations of the last evaluation (multiply-add = 2), counted from loop bounds
-  std::size_t workspace_bytes = 0;  ///< memory that evaluation holds now: features, tiles, scratch, results
+  std::size_t workspace_bytes = 0;  ///< memory that evaluation holds now: features, tiles, scratch, results; on a device, of the device
+  long launches_per_step = 0;       ///< kernels of the last evaluation; 0 on a CPU
 };
 
 /// A potential, ready to evaluate. Movable, not copyable. One instance serves one thread at a time; evaluation itself is parallel.

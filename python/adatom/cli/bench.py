@@ -74,7 +74,8 @@ def bench(
         "flops_per_atom_step": counters.flops_per_step / len(system),
         "gflops": 1e-9 * counters.flops_per_step / seconds,
     }
-    document |= fma_share(potential.backend, dtype.value, threads, document["gflops"])
+    if potential.backend.startswith("cpu"):
+        document |= fma_share(potential.backend, dtype.value, threads, document["gflops"])
     if as_json:
         common.print_json(document)
         return

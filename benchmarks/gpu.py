@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: MIT
+"""Engine against peers on one GPU: microseconds per atom and step over the number of atoms, milliseconds for few atoms, memory, launches, energy.
+
+    python benchmarks/gpu.py MODELS [--python mace=PATH --python sevenn=PATH] [--atoms 2 ... 1000000] [-o benchmarks/results/FILE.md]
+
+MODELS is a folder with what `tests/reference/make_models.py mace_128 MODELS` and `adatom import` write: NAME.safetensors and, for mace, NAME.model beside it.
+Every (engine, model) is a process of its own that goes through the sizes until one does not fit. A step moves the atoms by a little and asks for energy and
+forces through ASE, host to host. A peer that cannot be imported, and a size that does not fit, are said in the table. Energies of the device are NVML's,
+through nvidia-smi. With -o a picture NAME.png is written beside the table if matplotlib is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+TURN = 1.0  # seconds of steps per size
+SIZES = [2, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 1572864]
+# name, file, peers
+CASES = [
+    ("MACE 128x0e", "mace_128_L0", ["mace", "mace+cueq"]),
+    ("MACE 128x0e+128x1o", "mace_128_L1", ["mace", "mace+cueq"]),
+    ("SevenNet-0", "7net-0", ["sevenn"]),
+]
+FP32_PEAK = {"H200": 67e12, "H100": 67e12, "A100": 19.5e12, "B200": 75e12}  # dense multiply-adds of the data sheets, operations per second
+
+
+def copper(atoms: int):
+    """fcc Cu, a = 3.61 angstrom, slightly disordered; at least `atoms` atoms, in a block as cubic as the number allows."""
+    import numpy as np
+    from ase.build import bulk
+
+    if atoms <= 2:
+        cell = bulk("Cu", "fcc", a=3.61, orthorhombic=True)
+    else:
+        cell = bulk("Cu", "fcc", a=3.61, cubic=True)
+        shape = [1, 1, 1]
+        while 4 * shape[0] * shape[1] * shape[2] < atoms:
+            shape[shape.index(min(shape))] += 1
+        cell = cell * shape
+    cell.positions += np.random.default_rng(1).normal(scale=0.02, size=cell.positions.shape)
+    return cell
+
+
+def make_calculator(engine: str, model: str, device: str):
+    if engine == "adatom":
+        from adatom import AdatomCalculator
+
+        return AdatomCalculator(model + ".safetensors", dtype="float32", device=device)
+    if engine.startswith("mace"):
+        from mace.calculators import MACECalculator
+
+        return MACECalculator(model_paths=model + ".model", device=device, default_dtype="float32", enable_cueq=engine.endswith("cueq"))
+    from sevenn.calculator import SevenNetCalculator
+
+    return SevenNetCalculator(Path(model).name, device=device)
+
+
+def power_of_device() -> float | None:
+    """Power that the device draws now, W."""
+    try:
+        text = subprocess.run(["nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits"], capture_output=True, text=True, check=True, timeout=10).stdout
+        return float(text.splitlines()[0])
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError):
+        return None
+
+
+def memory_of_device() -> int | None:
+    """Memory of the device in use now by anyone, bytes."""
+    try:
+        text = subprocess.run(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"], capture_output=True, text=True, check=True, timeout=10).stdout
+        return int(text.splitlines()[0]) << 20
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError):
+        return None
+
+
+def device_name() -> str | None:
+    try:
+        text = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"], capture_output=True, text=True, check=True, timeout=10)
+        return text.stdout.splitlines()[0].strip()
+    except (OSError, IndexError, subprocess.SubprocessError):
+        return None
+
+
+def worker(engine: str, model: str, device: str, sizes: list[int]) -> None:
+    """Writes a line of JSON for each size."""
+    import numpy as np
+
+    calculator = make_calculator(engine, model, device)
+    generator = np.random.default_rng(2)
+    for size in sizes:
+        atoms = copper(size)
+        atoms.calc = calculator
+        start = atoms.positions.copy()
+
+        def step() -> float:
+            atoms.positions = start + generator.normal(scale=0.005, size=start.shape)
+            tick = time.perf_counter()
+            forces = atoms.get_forces()
+            seconds = time.perf_counter() - tick
+            assert np.isfinite(forces).all()
+            return seconds
+
+        before = memory_of_device()
+        try:
+            for _ in range(3):
+                step()
+            times, power = [], []
+            while len(times) < 5 or sum(times) < TURN:
+                times.append(step())
+                if len(times) % 8 == 0 or len(times) < 3:
+                    power.append(power_of_device())
+        except Exception as error:  # noqa: BLE001 - whatever a peer throws for lack of memory
+            print(json.dumps({"atoms": len(atoms), "error": f"{type(error).__name__}: {error}".splitlines()[0][:120]}), flush=True)
+            return
+        report = {"atoms": len(atoms), "seconds": statistics.median(times), "spread": (max(times) - min(times)) / statistics.median(times)}
+        after = memory_of_device()
+        if before is not None and after is not None:
+            report["bytes"] = after - before if engine == "adatom" else after
+        watts = [p for p in power if p is not None]
+        if watts:
+            report["watts"] = statistics.mean(watts)
+        if engine == "adatom":
+            counters = calculator.potential.counters
+            report |= {"flops": counters.flops_per_step, "launches": counters.launches_per_step, "bytes": counters.workspace_bytes, "backend": calculator.potential.backend}
+        print(json.dumps(report), flush=True)
+
+
+def measure(python: str, engine: str, model: str, device: str, sizes: list[int]) -> tuple[list[dict], str]:
+    """Reports of the sizes that fitted, and why there are no more."""
+    command = [python, "-W", "ignore", __file__, "--worker", engine, model, device, *map(str, sizes)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+    reports = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    error = ""
+    if reports and "error" in reports[-1]:
+        last = reports.pop()
+        error = f"{last['atoms']} atoms: {last['error']}"
+    elif done.returncode != 0:
+        error = (done.stderr.strip().splitlines() or ["died"])[-1][:120]
+    return reports, error
+
+
+def peak_of(name: str) -> float | None:
+    return next((peak for key, peak in FP32_PEAK.items() if key in name), None)
+
+
+def row_of(engine: str, report: dict, peak: float | None) -> str:
+    atoms, seconds = report["atoms"], report["seconds"]
+    cells = [engine, str(atoms), f"{1e6 * seconds / atoms:.3g}", f"{1e3 * seconds:.3g}", f"{report['spread']:.0%}"]
+    cells.append(f"{report['bytes'] / 2**20:.0f}" if "bytes" in report else "")
+    cells.append(f"{report['flops'] / seconds / peak:.1%}" if "flops" in report and peak else "")
+    cells.append(str(report.get("launches", "")))
+    cells.append(f"{1e6 * report['watts'] * seconds / atoms:.3g}" if "watts" in report else "")
+    return "| " + " | ".join(cells) + " |"
+
+
+def draw(results: dict, file: Path) -> None:
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+    except ImportError:
+        return
+    figure, axes = plt.subplots(1, len(results), figsize=(5 * len(results), 4), squeeze=False, sharey=True)
+    for axis, (name, engines) in zip(axes[0], results.items()):
+        for engine, reports in engines.items():
+            axis.loglog([r["atoms"] for r in reports], [1e6 * r["seconds"] / r["atoms"] for r in reports], "o-", label=engine)
+        axis.set(title=name, xlabel="atoms")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    axes[0][0].set_ylabel("microseconds per atom and step")
+    figure.tight_layout()
+    figure.savefig(file, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", type=Path)
+    parser.add_argument("--python", action="append", default=[], metavar="PEER=PATH", help="interpreter that has the peer installed")
+    parser.add_argument("--atoms", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--device", default="cuda", help="cpu to try the script out")
+    parser.add_argument("-o", "--output", type=Path)
+    arguments = parser.parse_args()
+    interpreters = {"adatom": sys.executable, "mace": sys.executable, "sevenn": sys.executable}
+    interpreters.update(p.split("=", 1) for p in arguments.python)
+
+    import adatom
+
+    name = device_name() if arguments.device == "cuda" else "the CPU"
+    if name is None:
+        raise SystemExit("nvidia-smi names no device: run this where there is one")
+    peak = peak_of(name)
+    lines = [
+        f"# Engine and peers on {name}, {datetime.date.today().isoformat()}",
+        "",
+        f"adatom {adatom.__version__}; fcc Cu, a = 3.61 angstrom, float32, energy and forces through ASE; medians of at least {TURN:g} s of steps. Memory: of adatom what"
+        " it holds beside the model, of peers what is in use on the device.",
+        "",
+    ]
+    results: dict[str, dict[str, list[dict]]] = {}
+    for case, file, peers in CASES:
+        model = arguments.models / file
+        if not model.with_suffix(".safetensors").exists():
+            lines += [f"{case}: not measured, {model}.safetensors is not there", ""]
+            continue
+        lines += [f"## {case}", "", "| engine | atoms | us/atom/step | ms/step | spread | MiB | share of fp32 peak | launches | J per 10^6 atom-steps |"]
+        lines += ["|" + "---|" * 9]
+        notes = []
+        for engine in ["adatom", *peers]:
+            reports, error = measure(interpreters[engine.split("+")[0]], engine, str(model), arguments.device, arguments.atoms)
+            if engine == "adatom" and not reports:
+                raise SystemExit(f"{case}: {error}")
+            results.setdefault(case, {})[engine] = reports
+            lines += [row_of(engine, report, peak) for report in reports]
+            if error:
+                notes.append(f"{engine}: {error}" if reports else f"{engine}: not measured ({error})")
+        lines += [""] + [f"- {note}" for note in notes] + [""]
+        print("\n".join(lines[-len(notes) - 14 :]), flush=True)
+    if arguments.output:
+        arguments.output.write_text("\n".join(lines))
+        draw(results, arguments.output.with_suffix(".png"))
+    else:
+        print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1 and sys.argv[1] == "--worker":
+        worker(sys.argv[2], sys.argv[3], sys.argv[4], [int(x) for x in sys.argv[5:]])
+    else:
+        main()

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+#include <memory>
+
+#include "gnn/evaluator.hpp"
+
+namespace adatom::gnn::cuda {
+
+// One function a file, so that they compile side by side.
+Evaluator* make_float32(std::shared_ptr<const Network> network);
+Evaluator* make_float64(std::shared_ptr<const Network> network);
+Evaluator* make_dual32(std::shared_ptr<const Network> network);
+Evaluator* make_dual64(std::shared_ptr<const Network> network);
+
+}  // namespace adatom::gnn::cuda

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: MIT
+#include "gnn/cuda/backend.hpp"
+#include "gnn/cuda/evaluator.hpp"
+
+namespace adatom::gnn::cuda {
+
+Evaluator* make_dual32(std::shared_ptr<const Network> network) { return new CudaEvaluator<Dual<float>>(std::move(network)); }
+
+}  // namespace adatom::gnn::cuda

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: MIT
+#include "gnn/cuda/backend.hpp"
+#include "gnn/cuda/evaluator.hpp"
+
+namespace adatom::gnn::cuda {
+
+Evaluator* make_float32(std::shared_ptr<const Network> network) { return new CudaEvaluator<float>(std::move(network)); }
+
+}  // namespace adatom::gnn::cuda

@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: MIT
+// Compiled by a C++ compiler: the kernels run on the CPU.
+#include "gnn/cuda/float32.cu"

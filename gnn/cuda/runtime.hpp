@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: MIT
+// What the evaluator needs of a device: memory, a stream, launches, graphs. The same interface on the host executor (see gnn/cuda/portable.hpp).
+#pragma once
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "gnn/cuda/portable.hpp"
+
+#ifdef __CUDACC__
+#include <cuda_runtime.h>
+#endif
+
+namespace adatom::gnn::cuda {
+
+/// The device has no room for what was asked.
+struct OutOfMemory : std::runtime_error {
+  explicit OutOfMemory(std::size_t bytes_) : std::runtime_error("out of device memory"), bytes(bytes_) {}
+  std::size_t bytes;
+};
+
+#ifdef __CUDACC__
+inline void check(cudaError_t status, const char* doing) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // so that the next call does not report it again
+  std::string advice;
+  if (status == cudaErrorDevicesUnavailable) advice = "; another process holds the device: end it, or choose a device with CUDA_VISIBLE_DEVICES";
+  if (status == cudaErrorECCUncorrectable || status == cudaErrorLaunchFailure || status == cudaErrorIllegalAddress || status == cudaErrorUnknown)
+    advice = "; the device is lost for this process: restart it (from the last checkpoint)";
+  throw std::runtime_error(std::string("CUDA device: ") + cudaGetErrorString(status) + " while " + doing + advice);
+}
+
+/// The device of this process: of several on one machine the launcher's local rank tells which.
+inline int chosen_device() {
+  int count = 0;
+  check(cudaGetDeviceCount(&count), "counting devices");
+  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"})
+    if (const char* rank = std::getenv(name)) return count > 0 ? std::atoi(rank) % count : 0;
+  return 0;
+}
+
+namespace detail {
+template <class K>
+using TeamOf = std::conditional_t<K::one_warp, WarpTeam, BlockTeam>;
+inline constexpr int warps_per_block = 4;  // of kernels whose teams are warps
+
+template <class K>
+__global__ void __launch_bounds__(K::most_threads) run_teams(const __grid_constant__ K kernel, std::int64_t teams, unsigned shared) {
+  extern __shared__ __align__(16) unsigned char shared_memory[];
+  if constexpr (K::one_warp) {
+    const std::int64_t index = std::int64_t(blockIdx.x) * (blockDim.x / warp_size) + threadIdx.x / warp_size;
+    if (index >= teams) return;
+    TeamOf<K> team(index, shared_memory + (threadIdx.x / warp_size) * shared);
+    kernel(team);
+  } else {
+    TeamOf<K> team(blockIdx.x, shared_memory);
+    kernel(team);
+  }
+}
+
+template <class K>
+__global__ void __launch_bounds__(256) run_each(const __grid_constant__ K kernel, std::int64_t n) {
+  const std::int64_t i = std::int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < n) kernel(i);
+}
+}  // namespace detail
+
+/// A stream of the current device; everything is enqueued, synchronize() waits.
+class Stream {
+ public:
+  Stream() : device_(chosen_device()) {
+    use();
+    check(cudaDeviceGetAttribute(&most_shared_, cudaDevAttrMaxSharedMemoryPerBlockOptin, device_), "asking for its shared memory");
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
+  }
+  ~Stream() {
+    drop_graph();
+    cudaStreamDestroy(stream_);
+  }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  /// To be called first by a thread that was not the last to work with the stream.
+  void use() { check(cudaSetDevice(device_), "choosing it"); }
+
+  /// Host memory: of allocate_host(), or kept until synchronize().
+  void upload(void* to, const void* from, std::size_t bytes) {
+    if (bytes) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "copying to it");
+  }
+  void download(void* to, const void* from, std::size_t bytes) {
+    if (bytes) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "copying from it");
+  }
+  void clear(void* p, std::size_t bytes) {
+    if (bytes) check(cudaMemsetAsync(p, 0, bytes, stream_), "clearing memory");
+  }
+  void synchronize() { check(cudaStreamSynchronize(stream_), "waiting for kernels"); }
+
+  /// kernel(team) for teams 0 .. count-1, each of `threads` threads (of kernels whose teams are warps: 32) with `shared` bytes.
+  template <class K>
+  void teams(const K& kernel, std::int64_t count, std::size_t shared = 0, int threads = warp_size) {
+    if (count <= 0) return;
+    int per_block = K::one_warp ? detail::warps_per_block : 1;
+    while (per_block > 1 && shared * per_block > most_shared()) per_block /= 2;
+    const std::size_t bytes = shared * per_block;
+    if (bytes > most_shared()) throw std::runtime_error("model: a layer needs more shared memory than this CUDA device has");
+    static std::size_t allowed = 48 * 1024;  // of this kernel
+    if (bytes > allowed) {
+      check(cudaFuncSetAttribute(detail::run_teams<K>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), "setting shared memory");
+      allowed = bytes;
+    }
+    const std::int64_t blocks = (count + per_block - 1) / per_block;
+    detail::run_teams<K><<<static_cast<unsigned>(blocks), threads * per_block, bytes, stream_>>>(kernel, count, static_cast<unsigned>(shared));
+    check(cudaGetLastError(), "starting a kernel");
+    ++launches_;
+  }
+
+  /// kernel(i) for i = 0 .. n-1.
+  template <class K>
+  void each(const K& kernel, std::int64_t n) {
+    if (n <= 0) return;
+    detail::run_each<K><<<static_cast<unsigned>((n + 255) / 256), 256, 0, stream_>>>(kernel, n);
+    check(cudaGetLastError(), "starting a kernel");
+    ++launches_;
+  }
+
+  /// Enqueues what `record` enqueues; from the second time on with the same key as one graph. `record` must not wait.
+  template <class Record>
+  void replay(std::uint64_t key, Record record) {
+    if (graph_ && key == graph_key_) {
+      check(cudaGraphLaunch(graph_, stream_), "starting a graph");
+      return;
+    }
+    if (key != seen_key_) {  // once without: a graph that is used once costs more than it saves
+      seen_key_ = key;
+      record();
+      return;
+    }
+    drop_graph();
+    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording a graph");
+    cudaGraph_t graph = nullptr;
+    try {
+      record();
+    } catch (...) {
+      cudaStreamEndCapture(stream_, &graph);
+      if (graph) cudaGraphDestroy(graph);
+      throw;
+    }
+    check(cudaStreamEndCapture(stream_, &graph), "recording a graph");
+    const cudaError_t status = cudaGraphInstantiate(&graph_, graph, 0);
+    cudaGraphDestroy(graph);
+    check(status, "making a graph");
+    graph_key_ = key;
+    check(cudaGraphLaunch(graph_, stream_), "starting a graph");
+  }
+
+  std::size_t most_shared() const { return static_cast<std::size_t>(most_shared_); }  ///< bytes of a block
+  long launches() const { return launches_; }
+
+ private:
+  void drop_graph() {
+    if (graph_) cudaGraphExecDestroy(graph_);
+    graph_ = nullptr;
+  }
+  int device_ = 0;
+  cudaStream_t stream_ = nullptr;
+  cudaGraphExec_t graph_ = nullptr;
+  std::uint64_t graph_key_ = 0, seen_key_ = 0;
+  int most_shared_ = 0;
+  long launches_ = 0;
+};
+
+inline void* allocate(std::size_t bytes) {
+  void* p = nullptr;
+  const cudaError_t status = cudaMalloc(&p, bytes);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    throw OutOfMemory(bytes);
+  }
+  check(status, "allocating memory");
+  return p;
+}
+inline void release(void* p) { cudaFree(p); }
+/// Host memory that the device reads and writes by itself.
+inline void* allocate_host(std::size_t bytes) {
+  void* p = nullptr;
+  check(cudaMallocHost(&p, bytes), "pinning host memory");
+  return p;
+}
+inline void release_host(void* p) { cudaFreeHost(p); }
+
+#else  // ------------------------------------------------------------------------------------------------ host executor
+
+bool runs_backwards();            ///< ADATOM_HOST_ORDER=reverse
+void* allocate(std::size_t);      ///< filled with NaN
+void release(void* p);
+inline void* allocate_host(std::size_t bytes) { return allocate(bytes); }
+inline void release_host(void* p) { release(p); }
+
+template <bool OneWarp>
+void Team<OneWarp>::overrun() {
+  throw std::logic_error("a kernel takes more shared memory than its launch says");
+}
+
+class Stream {
+ public:
+  void use() {}
+  void upload(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes); }
+  void download(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes); }
+  void clear(void* p, std::size_t bytes) {
+    if (bytes) std::memset(p, 0, bytes);
+  }
+  void synchronize() {}
+
+  template <class K>
+  void teams(const K& kernel, std::int64_t count, std::size_t shared = 0, int threads = warp_size) {
+    if (count <= 0) return;
+    if (shared > most_shared()) throw std::runtime_error("model: a layer needs more shared memory than a CUDA device has");
+    if (threads > K::most_threads || threads % warp_size != 0 || (K::one_warp && threads != warp_size)) throw std::logic_error("a launch of an impossible size");
+    const bool backwards = runs_backwards();
+    for (std::int64_t k = 0; k < count; ++k) {
+      Team<K::one_warp> team(backwards ? count - 1 - k : k, threads, shared, backwards);
+      kernel(team);
+    }
+    ++launches_;
+  }
+  template <class K>
+  void each(const K& kernel, std::int64_t n) {
+    if (n <= 0) return;
+    const bool backwards = runs_backwards();
+    for (std::int64_t k = 0; k < n; ++k) kernel(backwards ? n - 1 - k : k);
+    ++launches_;
+  }
+  template <class Record>
+  void replay(std::uint64_t, Record record) { record(); }
+
+  std::size_t most_shared() const { return 227 * 1024; }  // as compute capability 9.0
+  long launches() const { return launches_; }
+
+ private:
+  static void copy(void* to, const void* from, std::size_t bytes) {
+    if (bytes) std::memcpy(to, from, bytes);
+  }
+  long launches_ = 0;
+};
+#endif
+
+/// Device memory that was filled once.
+template <class T>
+class DeviceArray {
+ public:
+  DeviceArray() = default;
+  explicit DeviceArray(Stream& stream, const std::vector<T>& from) : size_(from.size()) {
+    if (from.empty()) return;
+    data_.reset(static_cast<T*>(allocate(size_ * sizeof(T))));
+    stream.upload(data_.get(), from.data(), size_ * sizeof(T));
+    stream.synchronize();
+  }
+  T* data() const { return data_.get(); }
+  std::size_t size() const { return size_; }
+  std::size_t bytes() const { return size_ * sizeof(T); }
+
+ private:
+  struct Release {
+    void operator()(T* p) const { release(const_cast<std::remove_const_t<T>*>(p)); }
+  };
+  std::unique_ptr<T[], Release> data_;
+  std::size_t size_ = 0;
+};
+
+/// Many arrays in one allocation: they are announced, then given their places. Grows only.
+class Arena {
+ public:
+  /// `host`: memory of the host that the device reaches.
+  explicit Arena(bool host = false) : host_(host) {}
+  ~Arena() { drop(); }
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  template <class T>
+  void add(T*& pointer, std::size_t count) {
+    pointer = nullptr;
+    requests_.push_back({&pointer, count * sizeof(T)});
+  }
+  std::size_t wanted() const {
+    std::size_t total = 0;
+    for (const Request& r : requests_) total += rounded(r.bytes);
+    return total;
+  }
+  void forget() { requests_.clear(); }
+
+  /// Gives all arrays that were announced since the last time their places; what they held is lost. Throws OutOfMemory; nothing is kept then.
+  void commit() {
+#ifdef __CUDACC__
+    const std::size_t total = wanted();
+    if (total > bytes_) {
+      drop();
+      blocks_.push_back(host_ ? allocate_host(total) : allocate(total));
+      bytes_ = total;
+    }
+    std::size_t at = 0;
+    for (const Request& r : requests_) {
+      if (r.bytes) set(r, static_cast<unsigned char*>(blocks_.front()) + at);
+      at += rounded(r.bytes);
+    }
+#else
+    drop();
+    for (const Request& r : requests_) {
+      if (!r.bytes) continue;
+      blocks_.push_back(allocate(r.bytes));
+      set(r, blocks_.back());
+    }
+    bytes_ = wanted();
+#endif
+    forget();
+  }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  struct Request {
+    void* pointer;  ///< to a pointer, of whatever type
+    std::size_t bytes;
+  };
+  static void set(const Request& r, void* p) { std::memcpy(r.pointer, &p, sizeof p); }
+  static std::size_t rounded(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
+  void drop() {
+    for (void* p : blocks_) host_ ? release_host(p) : release(p);
+    blocks_.clear();
+    bytes_ = 0;
+  }
+  bool host_;
+  std::vector<Request> requests_;
+  std::vector<void*> blocks_;
+  std::size_t bytes_ = 0;
+};
+
+}  // namespace adatom::gnn::cuda

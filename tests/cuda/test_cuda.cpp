@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: MIT
+// The CUDA backend against the CPU backend and the stored values of mace-torch and sevenn, its kernels run by the host executor; with ADATOM_CUDA unset on a
+// machine with a device the same cases run there.
+#include <adatom/neighbor_list.hpp>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstdlib>
+#include <map>
+
+#include "reference.hpp"
+
+using namespace adatom;
+
+namespace {
+
+bool on_host() {
+  const char* backend = std::getenv("ADATOM_CUDA");
+  return backend && std::string(backend) == "host";
+}
+
+Potential load(const ReferenceModel& m, const std::string& head, Device device, Precision precision, bool splines = true) {
+  LoadOptions options;
+  options.device = device;
+  options.precision = precision;
+  options.splines = splines;
+  options.threads = 1;
+  options.head = head;
+  return Potential::load(m.file, options);
+}
+Potential load(const std::string& name, Device device, Precision precision) {
+  const ReferenceModel& m = reference_model(name);
+  return load(m, m.heads.begin()->first, device, precision);
+}
+
+constexpr Request everything{true, true, true, true};
+
+/// Largest deviation; NaN counts as infinite.
+struct Largest {
+  double value = 0.0;
+  void add(double a, double b) {
+    const double d = std::abs(a - b);
+    if (!(d <= value)) value = std::isnan(d) ? INFINITY : d;
+  }
+};
+
+struct Deviation {
+  Largest energy, energies, forces, virial, virials;  ///< energy: per atom
+  Deviation(const Result& a, const Result& b) {
+    REQUIRE(a.forces.size() == b.forces.size());
+    REQUIRE(a.energies.size() == b.energies.size());
+    REQUIRE(a.virials.size() == b.virials.size());
+    const std::size_t n = a.forces.size();
+    energy.add(a.energy / std::max<std::size_t>(n, 1), b.energy / std::max<std::size_t>(n, 1));
+    for (std::size_t i = 0; i < n; ++i) {
+      energies.add(a.energies[i], b.energies[i]);
+      for (int k = 0; k < 3; ++k) forces.add(a.forces[i][k], b.forces[i][k]);
+      for (int k = 0; k < 9; ++k) virials.add(a.virials[i][k], b.virials[i][k]);
+    }
+    for (int k = 0; k < 9; ++k) virial.add(a.virial[k] / std::max<std::size_t>(n, 1), b.virial[k] / std::max<std::size_t>(n, 1));
+  }
+};
+
+void check_equal(const Result& a, const Result& b) {
+  CHECK(a.energy == b.energy);
+  CHECK(a.energies == b.energies);
+  CHECK(a.forces == b.forces);
+  CHECK(a.virial == b.virial);
+  CHECK(a.virials == b.virials);
+}
+
+/// The largest force, at least 1: single precision is relative, and random models give large ones.
+double force_scale(const Result& r) {
+  double scale = 1.0;
+  for (const Vector3& f : r.forces)
+    for (const double x : f) scale = std::max(scale, std::abs(x));
+  return scale;
+}
+double energy_scale(const Result& r) {
+  double scale = 1.0;
+  for (const double e : r.energies) scale = std::max(scale, std::abs(e));
+  return scale;
+}
+
+/// One of each kind.
+const char* const some_models[] = {"mace_small", "mace_large", "mace_density", "mace_pair_02", "sevennet_l3", "sevennet_fcn", "sevennet_modal_bias", "sevennet_parity"};
+
+const Structure& structure_of(const std::string& model, const std::string& preferred) {
+  const auto& cases = reference_model(model).heads.begin()->second;
+  for (const ReferenceValues& r : cases)
+    if (r.structure == preferred) return reference_structures().at(preferred);
+  return reference_structures().at(cases.front().structure);
+}
+
+/// Sets an environment variable while it lives.
+struct Setting {
+  const char* name;
+  Setting(const char* name_, const std::string& value) : name(name_) { setenv(name, value.c_str(), 1); }
+  ~Setting() { unsetenv(name); }
+};
+
+}  // namespace
+
+TEST_CASE("every reference model as on the CPU, double") {
+  for (const ReferenceModel& m : reference_models())
+    for (const auto& [head, cases] : m.heads) {
+      Potential cpu = load(m, head, Device::cpu, Precision::float64), cuda = load(m, head, Device::cuda, Precision::float64);
+      CHECK(cuda.info().backend.rfind("cuda", 0) == 0);
+      for (const ReferenceValues& r : cases) {
+        INFO(m.name << ", head " << head << ", " << r.structure);
+        const Structure& s = reference_structures().at(r.structure);
+        const Result a = cpu.evaluate(s, everything), b = cuda.evaluate(s, everything);
+        const Deviation d(a, b);
+        const double scale = force_scale(a);
+        CHECK(d.energy.value <= 1e-10 * energy_scale(a));
+        CHECK(d.energies.value <= 1e-10 * energy_scale(a));
+        CHECK(d.forces.value <= 1e-9 * scale);
+        CHECK(d.virial.value <= 1e-9 * scale);
+        CHECK(d.virials.value <= 1e-9 * scale);
+        check_equal(b, cuda.evaluate(s, everything));
+      }
+    }
+}
+
+TEST_CASE("every reference model as on the CPU, float") {
+  for (const ReferenceModel& m : reference_models())
+    for (const auto& [head, cases] : m.heads) {
+      Potential cpu = load(m, head, Device::cpu, Precision::float32), cuda = load(m, head, Device::cuda, Precision::float32);
+      for (const ReferenceValues& r : cases) {
+        INFO(m.name << ", head " << head << ", " << r.structure);
+        const Structure& s = reference_structures().at(r.structure);
+        const Result a = cpu.evaluate(s, everything), b = cuda.evaluate(s, everything);
+        const Deviation d(a, b);
+        CHECK(d.energy.value <= 1e-6 * energy_scale(a));
+        CHECK(d.forces.value <= 2e-5 * force_scale(a));
+        CHECK(d.virial.value <= 5e-5 * force_scale(a));
+        check_equal(b, cuda.evaluate(s, everything));
+      }
+    }
+}
+
+TEST_CASE("every reference model with radial functions evaluated, against mace-torch and sevenn") {
+  for (const ReferenceModel& m : reference_models())
+    for (const auto& [head, cases] : m.heads) {
+      Potential cuda = load(m, head, Device::cuda, Precision::float64, false);
+      for (const ReferenceValues& r : cases) {
+        INFO(m.name << ", head " << head << ", " << r.structure);
+        const Result result = cuda.evaluate(reference_structures().at(r.structure), everything);
+        Largest energies, forces;
+        REQUIRE(result.energies.size() == r.energies.size());
+        for (std::size_t i = 0; i < r.energies.size(); ++i) {
+          energies.add(result.energies[i], r.energies[i]);
+          for (int a = 0; a < 3; ++a) forces.add(result.forces[i][a], r.forces[i][a]);
+        }
+        CHECK(energies.value <= 2e-8);
+        CHECK(forces.value <= 1e-7);
+      }
+    }
+}
+
+TEST_CASE("no thread reads what another one writes in the same phase: threads, warps and blocks the other way round give the same bits") {
+  if (!on_host()) return;
+  for (const char* name : some_models)
+    for (const Precision precision : {Precision::float32, Precision::float64}) {
+      INFO(name);
+      Potential cuda = load(name, Device::cuda, precision);
+      const Structure& s = structure_of(name, "mixed");
+      const Result forwards = cuda.evaluate(s, everything);
+      const Setting order("ADATOM_HOST_ORDER", "reverse");
+      check_equal(forwards, cuda.evaluate(s, everything));
+    }
+}
+
+TEST_CASE("a system that does not fit in one piece is worked on in blocks; one that fits in none is an error") {
+  if (!on_host()) return;
+  for (const char* name : {"mace_large", "sevennet_l3", "mace_density"})
+    for (const bool splines : {true, false}) {
+      INFO(name << ", splines " << splines);
+      const ReferenceModel& m = reference_model(name);
+      Structure s = structure_of(name, "mixed");
+      // Three copies in each of two directions, so that there are several blocks of the smallest size.
+      const Structure one = s;
+      for (int x = 0; x < 3; ++x)
+        for (int y = 0; y < 3; ++y)
+          for (std::size_t i = 0; i < one.positions.size() && x + y > 0; ++i) {
+            Vector3 p = one.positions[i];
+            for (int a = 0; a < 3; ++a) p[a] += x * one.cell[0][a] + y * one.cell[1][a];
+            s.positions.push_back(p), s.numbers.push_back(one.numbers[i]);
+          }
+      for (int a = 0; a < 3; ++a) s.cell[0][a] *= 3, s.cell[1][a] *= 3;
+      REQUIRE(s.positions.size() > 128);
+      Potential whole = load(m, m.heads.begin()->first, Device::cuda, Precision::float64, splines);
+      const Result a = whole.evaluate(s, everything);
+      const std::size_t bytes = whole.counters().workspace_bytes;
+      Potential blocks = load(m, m.heads.begin()->first, Device::cuda, Precision::float64, splines);
+      blocks.evaluate(one, everything);
+      whole = load(m, m.heads.begin()->first, Device::cuda, Precision::float64, splines);  // gives its memory back
+      Result b;
+      for (int percent = 200; percent > 10; percent -= 5) {  // the model itself takes some as well
+        const Setting memory("ADATOM_HOST_MEMORY", std::to_string(bytes * percent / 100));
+        try {
+          b = blocks.evaluate(s, everything);
+        } catch (const std::runtime_error& error) {
+          CHECK_THAT(error.what(), Catch::Contains("out of memory on the CUDA device: " + std::to_string(s.positions.size()) + " atoms"));
+          break;
+        }
+        const Deviation d(a, b);
+        CHECK(d.energies.value <= 1e-10 * energy_scale(a));
+        CHECK(d.forces.value <= 1e-9 * force_scale(a));
+        CHECK(d.virials.value <= 1e-9 * force_scale(a));
+        REQUIRE(percent > 15);
+      }
+      CHECK(b.forces.size() == s.positions.size());
+      // After an error there is a next time.
+      const Deviation d(a, blocks.evaluate(s, everything));
+      CHECK(d.forces.value <= 1e-9 * force_scale(a));
+    }
+}
+
+TEST_CASE("a batch is its structures; empty structures and lone atoms") {
+  for (const char* name : some_models)
+    for (const Precision precision : {Precision::float32, Precision::float64}) {
+      INFO(name);
+      Potential cuda = load(name, Device::cuda, precision);
+      std::vector<Structure> all;
+      for (const ReferenceValues& r : reference_model(name).heads.begin()->second) all.push_back(reference_structures().at(r.structure));
+      Structure lone;
+      lone.numbers = {all.front().numbers.front()};
+      lone.positions = {{0.3, 0.2, 0.1}};
+      all.push_back({});
+      all.push_back(lone);
+      const auto results = cuda.evaluate(all, everything);
+      REQUIRE(results.size() == all.size());
+      const double tolerance = precision == Precision::float32 ? 2e-5 : 1e-10;
+      for (std::size_t k = 0; k < all.size(); ++k) {
+        const Result single = cuda.evaluate(all[k], everything);
+        const Deviation d(single, results[k]);
+        CHECK(d.energies.value <= tolerance * energy_scale(single));
+        CHECK(d.forces.value <= tolerance * force_scale(single));
+        CHECK(d.virial.value <= 10 * tolerance * force_scale(single));
+      }
+      CHECK(results[all.size() - 2].energy == 0.0);
+      CHECK(results.back().forces[0] == Vector3{0, 0, 0});
+      CHECK(results.back().energy == Approx(load(name, Device::cpu, Precision::float64).evaluate(lone).energy).epsilon(1e-6));
+    }
+}
+
+namespace {
+
+/// A structure whose periodic images are ghosts, as a decomposed system has them; the halo copies rows between owners and ghosts.
+struct Ghosts final : Halo {
+  std::vector<int> species, sender, owner;
+  std::vector<std::int64_t> first_edge;
+  std::vector<Vector3> positions;
+  int receivers = 0, calls = 0;
+
+  Ghosts(Potential& potential, const Structure& s) {
+    NeighborList list(potential.cutoff());
+    list.update(s, 1);
+    receivers = static_cast<int>(s.positions.size());
+    positions = list.positions();
+    for (int i = 0; i < receivers; ++i) owner.push_back(i), species.push_back(potential.species(s.numbers[i]));
+    std::map<std::pair<int, int>, int> images;
+    first_edge.assign(list.first_edge().begin(), list.first_edge().end());
+    for (std::size_t e = 0; e < list.sender().size(); ++e) {
+      const int j = list.sender()[e], shift = list.shift()[e];
+      const Vector3 by = list.shifts()[shift];
+      if (by == Vector3{0, 0, 0}) {
+        sender.push_back(j);
+        continue;
+      }
+      const auto [at, fresh] = images.emplace(std::pair{j, shift}, static_cast<int>(owner.size()));
+      if (fresh) {
+        owner.push_back(j);
+        species.push_back(species[j]);
+        positions.push_back({positions[j][0] + by[0], positions[j][1] + by[1], positions[j][2] + by[2]});
+      }
+      sender.push_back(at->second);
+    }
+  }
+  Graph graph() const {
+    Graph g;
+    g.n_receivers = receivers, g.n_nodes = static_cast<int>(owner.size());
+    g.species = species.data(), g.first_edge = first_edge.data(), g.sender = sender.data(), g.positions = positions.front().data();
+    return g;
+  }
+  void forward(void* rows, std::size_t row_bytes) override {
+    ++calls;
+    auto* bytes = static_cast<unsigned char*>(rows);
+    for (std::size_t n = receivers; n < owner.size(); ++n) std::copy_n(bytes + owner[n] * row_bytes, row_bytes, bytes + n * row_bytes);
+  }
+  void reverse(void* rows, std::size_t row_bytes, std::size_t scalar_bytes) override {
+    ++calls;
+    if (scalar_bytes == 4) return add<float>(rows, row_bytes);
+    add<double>(rows, row_bytes);
+  }
+  template <class T>
+  void add(void* rows, std::size_t row_bytes) const {
+    const std::size_t size = row_bytes / sizeof(T);
+    for (std::size_t n = receivers; n < owner.size(); ++n)
+      for (std::size_t k = 0; k < size; ++k) static_cast<T*>(rows)[owner[n] * size + k] += static_cast<T*>(rows)[n * size + k];
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a decomposed system: ghosts, whose rows a halo exchanges") {
+  for (const char* name : some_models)
+    for (const Precision precision : {Precision::float32, Precision::float64}) {
+      INFO(name);
+      const Structure& s = structure_of(name, "triclinic");
+      Potential cuda = load(name, Device::cuda, precision);
+      const Result plain = load(name, Device::cpu, precision).evaluate(s, everything);
+      Ghosts ghosts(cuda, s);
+      REQUIRE(ghosts.owner.size() > s.positions.size());
+      const std::size_t n = s.positions.size(), nodes = ghosts.owner.size();
+      std::vector<double> energies(n);
+      std::vector<Vector3> forces(nodes);
+      GraphResult result;
+      result.energies = energies.data(), result.forces = forces.front().data(), result.want_virial = true;
+      cuda.evaluate(ghosts.graph(), result, &ghosts);
+      for (std::size_t g = n; g < nodes; ++g)
+        for (int a = 0; a < 3; ++a) forces[ghosts.owner[g]][a] += forces[g][a];
+      CHECK(ghosts.calls > 0);
+      const double tolerance = precision == Precision::float32 ? 2e-5 : 1e-9;
+      Largest e, f, w;
+      for (std::size_t i = 0; i < n; ++i) {
+        e.add(energies[i], plain.energies[i]);
+        for (int a = 0; a < 3; ++a) f.add(forces[i][a], plain.forces[i][a]);
+      }
+      for (int a = 0; a < 3; ++a)
+        for (int b = 0; b < 3; ++b) w.add(0.5 * (result.virial[3 * a + b] + result.virial[3 * b + a]), plain.virial[3 * a + b]);
+      CHECK(e.value <= tolerance * energy_scale(plain));
+      CHECK(f.value <= tolerance * force_scale(plain));
+      CHECK(w.value <= tolerance * force_scale(plain) * static_cast<double>(n) * 10);
+
+      // A process without atoms takes part in every exchange.
+      Ghosts nobody = ghosts;
+      nobody.receivers = 0, nobody.calls = 0;
+      nobody.owner.clear(), nobody.first_edge = {0}, nobody.sender.clear();
+      GraphResult nothing;
+      Vector3 none{};
+      nothing.forces = none.data(), nothing.want_virial = true;
+      Graph graph = nobody.graph();
+      cuda.evaluate(graph, nothing, &nobody);
+      CHECK(nobody.calls == ghosts.calls);
+      CHECK(nothing.energy == 0.0);
+    }
+}
+
+TEST_CASE("what is wrong with positions is said, and the next evaluation is right") {
+  Potential cuda = load("mace_small", Device::cuda, Precision::float32);
+  const Structure& s = structure_of("mace_small", "mixed");
+  const Result right = cuda.evaluate(s, everything);
+  Potential cpu = load("mace_small", Device::cpu, Precision::float32);
+  NeighborList list(cuda.cutoff());
+  list.update(s, 1);
+  std::vector<int> species;
+  for (const int z : s.numbers) species.push_back(cuda.species(z));
+  cpu.species(s.numbers.front());
+  std::vector<Vector3> positions = list.positions(), forces(positions.size());
+  Graph graph;
+  graph.n_receivers = graph.n_nodes = static_cast<int>(positions.size());
+  graph.species = species.data(), graph.first_edge = list.first_edge().data(), graph.sender = list.sender().data();
+  graph.shift = list.shift().data(), graph.shifts = list.shifts().front().data(), graph.positions = positions.front().data();
+  const auto message = [&](Potential& p) {
+    GraphResult result;
+    result.forces = forces.front().data();
+    try {
+      p.evaluate(graph, result);
+    } catch (const std::invalid_argument& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  CHECK(message(cuda).empty());
+  positions[3][1] = NAN;
+  CHECK_THAT(message(cuda), Catch::Contains("position that is not finite"));
+  CHECK(message(cuda) == message(cpu));
+  positions = list.positions();
+  const int j = list.sender()[list.first_edge()[2]];
+  const Vector3 shift = list.shifts()[list.shift()[list.first_edge()[2]]];
+  for (int a = 0; a < 3; ++a) positions[2][a] = positions[j][a] + shift[a];
+  CHECK_THAT(message(cuda), Catch::Contains("are on the same spot"));
+  CHECK(message(cuda) == message(cpu));
+  check_equal(right, cuda.evaluate(s, everything));
+}
+
+TEST_CASE("positions move under a kept neighbour list; results are wanted or not") {
+  Potential cuda = load("mace_large", Device::cuda, Precision::float64), cpu = load("mace_large", Device::cpu, Precision::float64);
+  Structure s = structure_of("mace_large", "mixed");
+  for (int step = 0; step < 4; ++step) {
+    for (std::size_t i = 0; i < s.positions.size(); ++i) s.positions[i][i % 3] += 0.03;
+    Request request;
+    request.energies = true;
+    request.forces = step != 1;
+    request.virial = step == 2;
+    request.virials = step == 3;
+    const Result a = cuda.evaluate(s, request), b = cpu.evaluate(s, request);
+    CHECK(a.energy == Approx(b.energy).epsilon(1e-12));
+    REQUIRE(a.forces.size() == b.forces.size());
+    REQUIRE(a.virials.size() == b.virials.size());
+    for (std::size_t i = 0; i < a.forces.size(); ++i)
+      for (int k = 0; k < 3; ++k) CHECK(a.forces[i][k] == Approx(b.forces[i][k]).margin(1e-9));
+    for (int k = 0; k < 9; ++k) CHECK(a.virial[k] == Approx(b.virial[k]).margin(1e-8));
+  }
+  CHECK(cuda.counters().flops_per_step > 0.0);
+}
+
+TEST_CASE("Hessian-vector products as on the CPU") {
+  for (const char* name : some_models)
+    for (const Precision precision : {Precision::float32, Precision::float64}) {
+      INFO(name);
+      Potential cuda = load(name, Device::cuda, precision), cpu = load(name, Device::cpu, precision);
+      const Structure& s = structure_of(name, "triclinic");
+      std::vector<Vector3> v(s.positions.size());
+      for (std::size_t i = 0; i < v.size(); ++i)
+        for (int a = 0; a < 3; ++a) v[i][a] = std::sin(1.0 + 3.0 * static_cast<double>(i) + a);
+      const auto expected = cpu.hessian_vector(s, v), got = cuda.hessian_vector(s, v);
+      double scale = 1.0;
+      Largest d;
+      for (std::size_t i = 0; i < v.size(); ++i)
+        for (int a = 0; a < 3; ++a) scale = std::max(scale, std::abs(expected[i][a])), d.add(got[i][a], expected[i][a]);
+      CHECK(d.value <= (precision == Precision::float32 ? 1e-4 : 1e-9) * scale);
+    }
+}
