@@ -165,6 +165,7 @@ struct Convolve {
       team.each([&](int lane) {
         const int c = path.first_channel + lane * V;
         if (c >= path.channels) return;
+        auto& own = sum[lane];
         for (int b = 0; b < count; ++b) {
           if (sender[b] < 0) continue;
           const Pack<S, V> R = in.template radial<V>(weights + b * weights_stride, row[b], first + b - block_edge, path.radial + c);
@@ -178,7 +179,7 @@ struct Convolve {
             for (int m = 0; m < n3; ++m) {
               const S zm = z[m1 * n3 + m];
               ADATOM_UNROLL
-              for (int v = 0; v < V; ++v) sum[lane][m][v] = fma(sum[lane][m][v], w[v], zm);
+              for (int v = 0; v < V; ++v) own[m][v] = fma(own[m][v], w[v], zm);
             }
           }
         }
@@ -322,6 +323,8 @@ struct ConvolveReverse {
         for (int m1 = 0; m1 < n1; ++m1) {
           warp.each([&](int thread) {
             auto& own = sum[thread];
+            const auto& g = G_i[thread];
+            const Pack<S, V> radial = R[thread], radial_slope = slope[thread];
             ADATOM_UNROLL
             for (int m = 0; m <= n3; ++m) own[m] = S(T(0));
             const int c = thread * V;
@@ -332,14 +335,14 @@ struct ConvolveReverse {
             if (!first_path) old = load<V>(gh);
             ADATOM_UNROLL
             for (int v = 0; v < V; ++v) {
-              S t = G_i[thread][0][v] * z[m1 * n3];
+              S t = g[0][v] * z[m1 * n3];
               ADATOM_UNROLL
-              for (int m = 1; m < n3; ++m) t = fma(t, G_i[thread][m][v], z[m1 * n3 + m]);
-              const S w = R[thread][v] * x[v];
+              for (int m = 1; m < n3; ++m) t = fma(t, g[m][v], z[m1 * n3 + m]);
+              const S w = radial[v] * x[v];
               ADATOM_UNROLL
-              for (int m = 0; m < n3; ++m) own[m] = fma(own[m], w, G_i[thread][m][v]);
-              own[n3] = fma(own[n3], S(x[v] * t), slope[thread][v]);
-              old[v] = first_path ? R[thread][v] * t : fma(old[v], R[thread][v], t);
+              for (int m = 0; m < n3; ++m) own[m] = fma(own[m], w, g[m][v]);
+              own[n3] = fma(own[n3], S(x[v] * t), radial_slope[v]);
+              old[v] = first_path ? radial[v] * t : fma(old[v], radial[v], t);
             }
             store<V>(gh, old);
           });

@@ -19,7 +19,11 @@ template <class S>
 class CudaEvaluator final : public Evaluator {
  public:
   explicit CudaEvaluator(std::shared_ptr<const Network> network) : network_(std::move(network)) {
-    pack();
+    try {
+      pack();
+    } catch (const OutOfMemory&) {
+      throw std::runtime_error("out of memory on the CUDA device: there is no room for the model; other processes may hold the memory (nvidia-smi lists them)");
+    }
     states_.resize(layers_.size());
   }
 
@@ -29,7 +33,11 @@ class CudaEvaluator final : public Evaluator {
     stream_.use();
     const Wanted wanted{result.forces || result.want_virial || result.atom_virials || result.force_tangents, result.want_virial, result.atom_virials != nullptr,
                         halo != nullptr};
-    prepare(graph, wanted);
+    try {
+      prepare(graph, wanted);
+    } catch (const OutOfMemory& error) {
+      fail_memory(error.bytes);
+    }
     std::copy_n(graph.positions, 3 * std::size_t(graph.n_nodes), host_.positions);
     if (shift_rows_) std::copy_n(graph.shifts, 3 * std::size_t(shift_rows_), host_.shifts);
     if constexpr (is_dual<S>) std::copy_n(graph.position_tangents, 3 * std::size_t(graph.n_nodes), host_.tangents);
@@ -139,14 +147,9 @@ class CudaEvaluator final : public Evaluator {
       f(graph_.first_sent, topology_.first_sent), f(graph_.sent_edge, topology_.sent_edge), f(groups_, topology_.groups);
       if (!network_->splines) f(receiver_, topology_.receiver);
     };
-    try {
-      with_arrays([&](auto& pointer, const auto& from) { topology_arena_.add(pointer, from.size()); });
-      topology_arena_.commit();
-    } catch (const OutOfMemory&) {
-      const std::size_t needed = topology_arena_.wanted();
-      topology_arena_.forget();
-      fail_memory(needed);
-    }
+    topology_arena_.forget();
+    with_arrays([&](auto& pointer, const auto& from) { topology_arena_.add(pointer, from.size()); });
+    topology_arena_.commit();
     with_arrays([&](auto& pointer, const auto& from) {
       using E = typename std::decay_t<decltype(from)>::value_type;
       if (!from.empty()) stream_.upload(const_cast<E*>(pointer), from.data(), from.size() * sizeof(E));
@@ -158,7 +161,7 @@ class CudaEvaluator final : public Evaluator {
     std::vector<int> shape = topology_.first_of_species;
     if (!network_->splines) shape.push_back(topology_.edges());
     if (!tasks_.empty() && shape == tasks_shape_) return;
-    tasks_shape_ = std::move(shape);
+    tasks_shape_.clear();
     tasks_.clear();
     for (const LayerWeights<T>& layer : layers_) {
       const Layer& spec = *layer.spec;
@@ -171,6 +174,7 @@ class CudaEvaluator final : public Evaluator {
       if (!network_->splines) t.radial = tasks_of(layer.radial, false, FeatureLayout{}, topology_.edges());
       tasks_.push_back(std::move(t));
     }
+    tasks_shape_ = std::move(shape);
   }
 
   /// `rows`: of a map that is the same for all rows, whose number is not that of the receivers.
@@ -247,6 +251,7 @@ class CudaEvaluator final : public Evaluator {
     std::size_t row = 0;
     for (const auto& layer : layers_)
       if (!layer.spec->merged()) row = std::max<std::size_t>(row, layer.spec->conv_layout.size);
+    host_arena_.forget();
     host_arena_.add(host_.positions, 3 * nodes);
     host_arena_.add(host_.tangents, is_dual<S> ? 3 * nodes : 0);
     host_arena_.add(host_.shifts, 3 * std::size_t(shift_rows_));

@@ -70,6 +70,7 @@ struct Linear {
       });
       team.each([&](int t) {
         const int r = t / (tile / column_step) * row_step, c = t % (tile / column_step) * column_step;
+        auto& own = sum[t];
         ADATOM_UNROLL
         for (int kk = 0; kk < depth; ++kk) {
           const Pack<S, row_step> a = load<row_step>(xs + kk * x_stride + r);
@@ -77,7 +78,7 @@ struct Linear {
           ADATOM_UNROLL
           for (int i = 0; i < row_step; ++i)
             ADATOM_UNROLL
-            for (int j = 0; j < column_step; ++j) sum[t][i * column_step + j] = fma(sum[t][i * column_step + j], a[i], b[j]);
+            for (int j = 0; j < column_step; ++j) own[i * column_step + j] = fma(own[i * column_step + j], a[i], b[j]);
         }
       });
     }

