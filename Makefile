@@ -18,7 +18,7 @@ MODEL := models/formate_cu/model.safetensors
 SOURCES := $(shell find CMakeLists.txt pyproject.toml cmake gnn potential datasets training lammps_plugin python \
              tests/CMakeLists.txt tests/cuda tests/datasets tests/gnn tests/models tests/potential tests/training -type f ! -path '*/__pycache__/*' 2>/dev/null)
 
-test: build/.installed
+test: build/.tests
 	$(BIN)/python tests/run.py --build $(BUILD)
 
 quickstart: build/.installed
@@ -27,10 +27,15 @@ quickstart: build/.installed
 install: build/.installed
 
 # One build tree holds what the Python package installs and the C++ tests, so nothing is compiled twice.
+INSTALL := $(BIN)/pip install --quiet --no-build-isolation --no-deps --force-reinstall . -C build-dir=$(BUILD) -C cmake.define.ADATOM_WARNINGS_AS_ERRORS=ON
+
 build/.installed: build/.venv $(SOURCES)
-	$(BIN)/pip install --quiet --no-build-isolation --no-deps --force-reinstall . \
-	  -C build-dir=$(BUILD) -C cmake.define.ADATOM_BUILD_TESTS=ON -C cmake.define.ADATOM_WARNINGS_AS_ERRORS=ON
+	$(INSTALL)
 	touch $@
+
+build/.tests: build/.venv $(SOURCES)
+	$(INSTALL) -C cmake.define.ADATOM_BUILD_TESTS=ON
+	touch build/.installed $@
 
 build/.venv: build/.packages pyproject.toml tests/requirements.py
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -46,7 +51,7 @@ build/.packages:
 format:
 	git ls-files '*.cpp' '*.hpp' '*.cu' | xargs clang-format -i
 
-lint: build/.installed
+lint: build/.tests
 	git ls-files '*.cpp' | grep -v '^tests/' | xargs clang-tidy --quiet -p $(BUILD)
 
 sanitize: build/.venv
