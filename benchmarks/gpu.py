@@ -63,30 +63,33 @@ def make_calculator(engine: str, model: str, device: str):
     return SevenNetCalculator(Path(model).name, device=device)
 
 
+def ask_device(what: str) -> str:
+    """What nvidia-smi says of the first device; "" if there is none."""
+    command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.splitlines()[0].strip()
+    except (OSError, IndexError, subprocess.SubprocessError):
+        return ""
+
+
 def power_of_device() -> float | None:
     """Power that the device draws now, W."""
     try:
-        text = subprocess.run(["nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits"], capture_output=True, text=True, check=True, timeout=10).stdout
-        return float(text.splitlines()[0])
-    except (OSError, ValueError, IndexError, subprocess.SubprocessError):
+        return float(ask_device("power.draw"))
+    except ValueError:
         return None
 
 
 def memory_of_device() -> int | None:
     """Memory of the device in use now by anyone, bytes."""
     try:
-        text = subprocess.run(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"], capture_output=True, text=True, check=True, timeout=10).stdout
-        return int(text.splitlines()[0]) << 20
-    except (OSError, ValueError, IndexError, subprocess.SubprocessError):
+        return int(ask_device("memory.used")) << 20
+    except ValueError:
         return None
 
 
 def device_name() -> str | None:
-    try:
-        text = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"], capture_output=True, text=True, check=True, timeout=10)
-        return text.stdout.splitlines()[0].strip()
-    except (OSError, IndexError, subprocess.SubprocessError):
-        return None
+    return ask_device("name") or None
 
 
 def worker(engine: str, model: str, device: str, sizes: list[int]) -> None:
@@ -129,7 +132,7 @@ def worker(engine: str, model: str, device: str, sizes: list[int]) -> None:
             report["watts"] = statistics.mean(watts)
         if engine == "adatom":
             counters = calculator.potential.counters
-            report |= {"flops": counters.flops_per_step, "launches": counters.launches_per_step, "bytes": counters.workspace_bytes, "backend": calculator.potential.backend}
+            report |= {"flops": counters.flops_per_step, "launches": counters.launches_per_step, "bytes": counters.workspace_bytes}
         print(json.dumps(report), flush=True)
 
 
@@ -201,8 +204,8 @@ def main() -> None:
     lines = [
         f"# Engine and peers on {name}, {datetime.date.today().isoformat()}",
         "",
-        f"adatom {adatom.__version__}; fcc Cu, a = 3.61 angstrom, float32, energy and forces through ASE; medians of at least {TURN:g} s of steps. Memory: of adatom what"
-        " it holds beside the model, of peers what is in use on the device.",
+        f"adatom {adatom.__version__}; fcc Cu, a = 3.61 angstrom, float32, energy and forces through ASE; medians of at least {TURN:g} s of steps."
+        " Memory: of adatom what it holds beside the model, of peers what is in use on the device.",
         "",
     ]
     results: dict[str, dict[str, list[dict]]] = {}

@@ -26,8 +26,8 @@ extern "C" __attribute__((visibility("default"))) void adatom_cuda_device(std::s
   int driver = 0, count = 0;
   cudaDriverGetVersion(&driver);
   if (driver < CUDART_VERSION / 1000 * 1000)  // a driver serves every runtime of its major version
-    throw std::runtime_error("the NVIDIA driver is for CUDA " + std::to_string(driver / 1000) + "." + std::to_string(driver % 1000 / 10) + ", this build needs " +
-                             std::to_string(CUDART_VERSION / 1000) + ".0: update the driver");
+    throw std::runtime_error("the NVIDIA driver is for CUDA " + std::to_string(driver / 1000) + "." + std::to_string(driver % 1000 / 10) +
+                             ", this build needs " + std::to_string(CUDART_VERSION / 1000) + ".0: update the driver");
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status == cudaErrorNoDevice || (status == cudaSuccess && count == 0))
     throw std::runtime_error("the NVIDIA driver sees no device: check nvidia-smi, and that CUDA_VISIBLE_DEVICES does not hide it");

@@ -168,7 +168,8 @@ class CudaEvaluator final : public Evaluator {
       LayerTasks t;
       t.up = tasks_of(layer.up, false, spec.conv_layout), t.up_reverse = tasks_of(layer.up, true, spec.in_layout);
       t.linear = tasks_of(layer.linear, false, spec.message_layout), t.linear_reverse = tasks_of(layer.linear, true, spec.mid_layout);
-      t.message_skip = tasks_of(layer.message_skip, false, spec.message_layout), t.message_skip_reverse = tasks_of(layer.message_skip, true, spec.message_layout);
+      t.message_skip = tasks_of(layer.message_skip, false, spec.message_layout);
+      t.message_skip_reverse = tasks_of(layer.message_skip, true, spec.message_layout);
       t.product = tasks_of(layer.product, false, spec.out_layout), t.product_reverse = tasks_of(layer.product, true, spec.contraction.out);
       t.skip = tasks_of(layer.skip, false, spec.update_layout), t.skip_reverse = tasks_of(layer.skip, true, spec.in_layout);
       if (!network_->splines) t.radial = tasks_of(layer.radial, false, FeatureLayout{}, topology_.edges());
@@ -229,8 +230,8 @@ class CudaEvaluator final : public Evaluator {
   [[noreturn]] void fail_memory(std::size_t needed) {
     built_ = false;
     const double per_atom = static_cast<double>(needed) / std::max(graph_.nodes, 1);
-    throw std::runtime_error("out of memory on the CUDA device: " + std::to_string(graph_.nodes) + " atoms with " + std::to_string(topology_.edges()) + " edges need " +
-                             std::to_string(needed >> 20) + " MiB beside the model, " + std::to_string(static_cast<long>(per_atom)) +
+    throw std::runtime_error("out of memory on the CUDA device: " + std::to_string(graph_.nodes) + " atoms with " + std::to_string(topology_.edges()) +
+                             " edges need " + std::to_string(needed >> 20) + " MiB beside the model, " + std::to_string(static_cast<long>(per_atom)) +
                              " bytes per atom, and other processes or models may hold some of it: use more devices, fewer atoms, float32, or smaller batches");
   }
 
@@ -442,8 +443,8 @@ class CudaEvaluator final : public Evaluator {
     const int count = static_cast<int>(map.bias.size());
     stream_.each(AddBias<S>{map.bias.data(), map.bias_offset, count, size, y + std::size_t(first - y_first) * size}, std::int64_t(end - first) * count);
   }
-  void forward_map(const DeviceMap<T>& map, const MapTasks& tasks, const S* x, int x_size, S* y, int y_size, bool accumulate, int first, int end, int x_first = 0,
-                   int y_first = 0) {
+  void forward_map(const DeviceMap<T>& map, const MapTasks& tasks, const S* x, int x_size, S* y, int y_size, bool accumulate, int first, int end,
+                   int x_first = 0, int y_first = 0) {
     apply(tasks, x, x_size, y, y_size, accumulate, first, end, x_first, y_first);
     add_bias(map, y, y_size, first, end, y_first);
   }
@@ -495,7 +496,8 @@ class CudaEvaluator final : public Evaluator {
     in.vectors = vectors_;
     in.table = layer.table.view;
     if (!network_->splines) {
-      const int begin = topology_.first_edge[first], edges = topology_.first_edge[end] - begin, columns = layer.spec->radial_matrix.out, hidden = layer.spec->hidden;
+      const int begin = topology_.first_edge[first], edges = topology_.first_edge[end] - begin;
+      const int columns = layer.spec->radial_matrix.out, hidden = layer.spec->hidden;
       exact_radial(t, begin, begin + edges);
       apply(tasks_[t].radial, phi_, hidden, rows_, columns, false, 0, edges);
       apply(tasks_[t].radial, phi_slopes_, hidden, row_slopes_, columns, false, 0, edges);
@@ -572,14 +574,16 @@ class CudaEvaluator final : public Evaluator {
         forward_map(layer.message_skip, tasks.message_skip, raw, message_size, state.message, message_size, false, 0, receivers);
     }
     if (!spec.density.empty())
-      stream_.teams(Normalize<S>{g_, vectors_, layer.density_table.view, network_->splines ? nullptr : edge_density_, state.density, state.message, message_size},
-                    receivers);
+      stream_.teams(
+          Normalize<S>{g_, vectors_, layer.density_table.view, network_->splines ? nullptr : edge_density_, state.density, state.message, message_size},
+          receivers);
 
     // Update: message -> features after the layer.
     S* out = t == last() ? features_ : states_[t + 1].h;
     S* gout = !wanted_.forces ? nullptr : t == last() ? gfeatures_ : states_[t + 1].gh;
     if (spec.contracts) {
-      stream_.teams(Contract<S>{contraction_input(t), contracted_}, contraction_teams(t), Contract<S>::shared(static_cast<int>(spec.contraction.inputs.size())));
+      stream_.teams(Contract<S>{contraction_input(t), contracted_}, contraction_teams(t),
+                    Contract<S>::shared(static_cast<int>(spec.contraction.inputs.size())));
       forward_map(layer.product, tasks.product, contracted_, spec.contraction.out.size, out, out_size, false, 0, receivers);
       add_skip(t, out, out_size, in_size);
     } else {
@@ -611,8 +615,8 @@ class CudaEvaluator final : public Evaluator {
   ContractionInput<S> contraction_input(int t) {
     const LayerWeights<T>& layer = layers_[t];
     const Contraction& c = layer.spec->contraction;
-    return {groups_, g_.species, layer.contraction.parts.data(), layer.contraction.inputs.data(), layer.contraction.part_count, static_cast<int>(c.inputs.size()),
-            c.channels, layer.spec->message_layout.size, c.out.size, states_[t].message};
+    return {groups_, g_.species, layer.contraction.parts.data(), layer.contraction.inputs.data(), layer.contraction.part_count,
+            static_cast<int>(c.inputs.size()), c.channels, layer.spec->message_layout.size, c.out.size, states_[t].message};
   }
   std::int64_t contraction_teams(int t) const {
     return static_cast<std::int64_t>(topology_.groups.size()) * ((layers_[t].spec->contraction.channels + warp_size - 1) / warp_size);

@@ -127,7 +127,8 @@ struct Normalize {
     });
   }
 
-  ADATOM_DEVICE static void density(const DeviceGraph& g, const DeviceTable<T>& table, const S* values, int i, int e, const EdgeVector<S>& v, S& value, S& slope) {
+  ADATOM_DEVICE static void density(const DeviceGraph& g, const DeviceTable<T>& table, const S* values, int i, int e, const EdgeVector<S>& v, S& value,
+                                    S& slope) {
     if (values) {
       value = values[2 * std::size_t(e)], slope = values[2 * std::size_t(e) + 1];
       return;

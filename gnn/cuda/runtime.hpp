@@ -221,7 +221,8 @@ class Stream {
   void teams(const K& kernel, std::int64_t count, std::size_t shared = 0, int threads = warp_size) {
     if (count <= 0) return;
     if (shared > most_shared()) throw std::runtime_error("model: a layer needs more shared memory than a CUDA device has");
-    if (threads > K::most_threads || threads % warp_size != 0 || (K::one_warp && threads != warp_size)) throw std::logic_error("a launch of an impossible size");
+    if (threads > K::most_threads || threads % warp_size != 0 || (K::one_warp && threads != warp_size))
+      throw std::logic_error("a launch of an impossible size");
     const bool backwards = runs_backwards();
     for (std::int64_t k = 0; k < count; ++k) {
       Team<K::one_warp> team(backwards ? count - 1 - k : k, threads, shared, backwards);

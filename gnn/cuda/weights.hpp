@@ -89,7 +89,8 @@ struct ContractionWeights {
   ContractionWeights(Stream& stream, const Contraction& c) : inputs(stream, c.inputs) {
     std::vector<ContractionPart<T>> all;
     for (const ContractionComponent& component : c.components)
-      all.push_back({component.out, pack(stream, c, component.value, component.value_coefficients), pack(stream, c, component.gradient, component.gradient_coefficients)});
+      all.push_back({component.out, pack(stream, c, component.value, component.value_coefficients),
+                     pack(stream, c, component.gradient, component.gradient_coefficients)});
     parts = DeviceArray<ContractionPart<T>>(stream, all);
     part_count = static_cast<int>(all.size());
   }
@@ -165,7 +166,8 @@ struct ConvolutionWeights {
     std::map<int, std::vector<DevicePath>> by_input;
     std::map<int, std::vector<DevicePath>> by_width;
     for (const ConvolutionPath& p : all) {
-      DevicePath path{p.l1, p.l2, p.l3, p.in, p.in_row, p.out, p.out_row, p.channels, p.radial, static_cast<int>(terms.size()), static_cast<int>(p.coupling.size()), 0};
+      DevicePath path{p.l1, p.l2, p.l3, p.in, p.in_row, p.out, p.out_row, p.channels, p.radial, static_cast<int>(terms.size()),
+                      static_cast<int>(p.coupling.size()), 0};
       for (const CouplingTerm& c : p.coupling) terms.push_back({c.m1, c.m2, c.m3, static_cast<T>(c.c)});
       by_input[p.in].push_back(path);
       const int width = channels_per_thread(p.channels, widest);
