@@ -81,7 +81,7 @@ const Backend& backend() {
 }
 
 struct CudaBackend {
-  MakeEvaluator make = nullptr;
+  Evaluator* (*make)(std::shared_ptr<const Network>, Scalar, Matmul) = nullptr;
   void (*device)(std::string&) = nullptr;
 };
 
@@ -100,7 +100,7 @@ CudaBackend load_cuda() {
   void *make = dlsym(handle, "adatom_cuda_evaluator"), *device = dlsym(handle, "adatom_cuda_device"), *interface = dlsym(handle, "adatom_cuda_interface");
   if (!make || !device || !interface || std::string(reinterpret_cast<const char* (*)()>(interface)()) != ADATOM_INTERFACE_ID)
     fail_cuda(file.string() + " was compiled from other sources than the library that loads it: reinstall adatom");
-  return {reinterpret_cast<MakeEvaluator>(make), reinterpret_cast<void (*)(std::string&)>(device)};
+  return {reinterpret_cast<decltype(CudaBackend::make)>(make), reinterpret_cast<void (*)(std::string&)>(device)};
 }
 
 const CudaBackend& cuda_backend() {
@@ -133,9 +133,9 @@ std::string cuda_backend_name() {
   return name;
 }
 
-std::unique_ptr<Evaluator> make_cuda_evaluator(std::shared_ptr<const Network> network, Scalar scalar) {
+std::unique_ptr<Evaluator> make_cuda_evaluator(std::shared_ptr<const Network> network, Scalar scalar, Matmul matmul) {
   cuda_backend_name();  // throws if there is no device
-  return std::unique_ptr<Evaluator>(cuda_backend().make(std::move(network), scalar));
+  return std::unique_ptr<Evaluator>(cuda_backend().make(std::move(network), scalar, matmul));
 }
 
 }  // namespace adatom::gnn

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -30,8 +32,13 @@ struct NetworkOptions {
 
 enum class Scalar { float32, float64, dual32, dual64 };
 
+/// How a device multiplies the matrices of linear maps in single precision. The inputs of tf32 and bf16 are rounded to 11 and 8 significant bits, sums are
+/// single; tensor cores do it several times as fast.
+enum class Matmul { exact, tf32, bf16 };
+
 struct EvaluatorCounters {
   double flops_per_step = 0.0;
+  double bytes_per_step = 0.0;  ///< on a device: what its kernels read and write of its memory at least, every array once per kernel
   std::size_t workspace_bytes = 0;
   long launches_per_step = 0;  ///< of kernels, on a device
 };
@@ -47,12 +54,28 @@ struct LossGradient {
   const int* structure = nullptr;    ///< [n_nodes] index into `strains`
 };
 
+/// Structures as they are, one after the other, for an evaluator that finds their neighbours itself.
+struct StructureView {
+  int structures = 0;
+  const int* first_atom = nullptr;          ///< [structures + 1]
+  const double* cells = nullptr;            ///< [structures][9] rows are lattice vectors, angstrom
+  const unsigned char* periodic = nullptr;  ///< [structures][3]
+  const int* species = nullptr;             ///< [atoms]
+  const double* positions = nullptr;        ///< [atoms][3], angstrom
+  const double* position_tangents = nullptr;  ///< as of Graph
+};
+
 /// Runs one network on graphs. Not thread safe; parallel inside.
 class Evaluator {
  public:
   virtual ~Evaluator() = default;
   /// With the dual scalars `graph.position_tangents` must be set, and `result.force_tangents` is computed.
   virtual void evaluate(const Graph& graph, GraphResult& result, Halo* halo) = 0;
+
+  /// Whether evaluate(StructureView) works: neighbours are found on the device.
+  virtual bool finds_neighbours() const { return false; }
+  /// The same for structures. `revision` changes whenever anything but positions and cells does; neighbour lists are kept while atoms move little.
+  virtual void evaluate(const StructureView&, std::uint64_t /*revision*/, GraphResult&) { throw std::logic_error("this evaluator needs a graph"); }
 
   /// dL/d(array) for a loss of the energies, forces and strain derivatives of the graph, all terms together, by one pass in dual arithmetic (arXiv
   /// 2206.07697 trains by two nested reverse passes instead): positions move along -dL/dF and dL/ds, the adjoint of each energy is 1 + e dL/dE; then the
@@ -80,7 +103,7 @@ std::unique_ptr<Evaluator> make_cpu_evaluator(std::shared_ptr<const Network> net
 
 /// Loads the CUDA backend (a shared object beside this library) for the first device that CUDA_VISIBLE_DEVICES leaves. Throws std::runtime_error that says
 /// what is missing: the backend, a driver that is new enough, a device, compute capability 8.0.
-std::unique_ptr<Evaluator> make_cuda_evaluator(std::shared_ptr<const Network> network, Scalar scalar);
+std::unique_ptr<Evaluator> make_cuda_evaluator(std::shared_ptr<const Network> network, Scalar scalar, Matmul matmul = Matmul::exact);
 
 /// Name of that device, e.g. "cuda (NVIDIA H200)". Throws as make_cuda_evaluator.
 std::string cuda_backend_name();

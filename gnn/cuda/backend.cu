@@ -10,12 +10,12 @@ using namespace adatom::gnn;
 extern "C" __attribute__((visibility("default"))) const char* adatom_cuda_interface() { return ADATOM_INTERFACE_ID; }
 
 /// Returns an evaluator that the caller deletes. Throws std::exception.
-extern "C" __attribute__((visibility("default"))) Evaluator* adatom_cuda_evaluator(std::shared_ptr<const Network> network, Scalar scalar) {
+extern "C" __attribute__((visibility("default"))) Evaluator* adatom_cuda_evaluator(std::shared_ptr<const Network> network, Scalar scalar, Matmul matmul) {
   switch (scalar) {
-    case Scalar::float32: return cuda::make_float32(std::move(network));
-    case Scalar::float64: return cuda::make_float64(std::move(network));
-    case Scalar::dual32: return cuda::make_dual32(std::move(network));
-    case Scalar::dual64: return cuda::make_dual64(std::move(network));
+    case Scalar::float32: return cuda::make_float32(std::move(network), matmul);
+    case Scalar::float64: return cuda::make_float64(std::move(network), matmul);
+    case Scalar::dual32: return cuda::make_dual32(std::move(network), matmul);
+    case Scalar::dual64: return cuda::make_dual64(std::move(network), matmul);
   }
   return nullptr;
 }

@@ -4,6 +4,6 @@
 
 namespace adatom::gnn::cuda {
 
-Evaluator* make_dual32(std::shared_ptr<const Network> network) { return new CudaEvaluator<Dual<float>>(std::move(network)); }
+Evaluator* make_dual32(std::shared_ptr<const Network> network, Matmul matmul) { return new CudaEvaluator<Dual<float>>(std::move(network), matmul); }
 
 }  // namespace adatom::gnn::cuda

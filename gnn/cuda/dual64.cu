@@ -4,6 +4,6 @@
 
 namespace adatom::gnn::cuda {
 
-Evaluator* make_dual64(std::shared_ptr<const Network> network) { return new CudaEvaluator<Dual<double>>(std::move(network)); }
+Evaluator* make_dual64(std::shared_ptr<const Network> network, Matmul matmul) { return new CudaEvaluator<Dual<double>>(std::move(network), matmul); }
 
 }  // namespace adatom::gnn::cuda

@@ -19,6 +19,9 @@ struct FormEdges {
   DeviceGraph g;
   double limit = 0.0;                         ///< cutoff squared
   const double* tangents = nullptr;           ///< [nodes][3] in the caller's order, of dual scalars
+  double sign = 1.0;                          ///< of `tangents`
+  const double* strains = nullptr;            ///< null, or [structures][9]: r' = strain r on top
+  const int* structure = nullptr;             ///< [nodes] in the caller's order
   EdgeVector<S>* vectors = nullptr;           ///< [edges]
   Sum* forces = nullptr;                      ///< [edges][3] dE/dr_ij; null if they are not wanted
   Sum* energies = nullptr;                    ///< [receivers]
@@ -68,10 +71,16 @@ struct FormEdges {
     if (finite && r2 < limit && r2 >= 1e-12) {
       Sum d[3];
       for (int a = 0; a < 3; ++a) {
-        if constexpr (is_dual<S>)
-          d[a] = Sum(v[a], tangents[3 * std::size_t(g.node[j]) + a] - tangents[3 * std::size_t(g.node[i]) + a]);
-        else
+        if constexpr (is_dual<S>) {
+          double tangent = sign * (tangents[3 * std::size_t(g.node[j]) + a] - tangents[3 * std::size_t(g.node[i]) + a]);
+          if (strains) {
+            const double* strain = strains + 9 * std::size_t(structure[g.node[i]]) + 3 * a;
+            tangent += strain[0] * v[0] + strain[1] * v[1] + strain[2] * v[2];
+          }
+          d[a] = Sum(v[a], tangent);
+        } else {
           d[a] = v[a];
+        }
       }
       // The length of the rounded vector: what the forces are the derivative of.
       for (int a = 0; a < 3; ++a) out[a] = narrow<S>(d[a]);

@@ -8,8 +8,8 @@
 #include <limits>
 
 #include "gnn/cuda/edges.hpp"
+#include "gnn/cuda/tasks.hpp"
 #include "gnn/cuda/topology.hpp"
-#include "gnn/cuda/weights.hpp"
 #include "gnn/evaluator.hpp"
 #include "gnn/flops.hpp"
 
@@ -18,7 +18,7 @@ namespace adatom::gnn::cuda {
 template <class S>
 class CudaEvaluator final : public Evaluator {
  public:
-  explicit CudaEvaluator(std::shared_ptr<const Network> network) : network_(std::move(network)) {
+  explicit CudaEvaluator(std::shared_ptr<const Network> network, Matmul matmul) : network_(std::move(network)), matmul_(matmul) {
     try {
       pack();
     } catch (const OutOfMemory&) {
@@ -31,16 +31,10 @@ class CudaEvaluator final : public Evaluator {
     if constexpr (is_dual<S>)
       if (!graph.position_tangents) throw std::invalid_argument("a derivative along positions needs position_tangents");
     stream_.use();
-    const Wanted wanted{result.forces || result.want_virial || result.atom_virials || result.force_tangents, result.want_virial, result.atom_virials != nullptr,
-                        halo != nullptr};
-    try {
-      prepare(graph, wanted);
-    } catch (const OutOfMemory& error) {
-      fail_memory(error.bytes);
-    }
-    std::copy_n(graph.positions, 3 * std::size_t(graph.n_nodes), host_.positions);
-    if (shift_rows_) std::copy_n(graph.shifts, 3 * std::size_t(shift_rows_), host_.shifts);
-    if constexpr (is_dual<S>) std::copy_n(graph.position_tangents, 3 * std::size_t(graph.n_nodes), host_.tangents);
+    begin_step(graph,
+               {result.forces || result.want_virial || result.atom_virials || result.force_tangents, result.want_virial, result.atom_virials != nullptr,
+                halo != nullptr, false},
+               graph.position_tangents);
     const long before = stream_.launches();
     if (halo) {
       begin();
@@ -53,15 +47,34 @@ class CudaEvaluator final : public Evaluator {
     } else {
       stream_.replay(key_, [&] { begin(), passes(nullptr), finish(); });
       stream_.synchronize();
-      const auto [bad, what] = fault();
-      if (bad >= 0) throw std::invalid_argument("atom " + std::to_string(bad) + " " + what);
+      throw_fault();
     }
     if (stream_.launches() > before) launches_ = stream_.launches() - before;
     collect(graph, result);
   }
 
-  void weight_gradient(const Graph&, const LossGradient&, ArrayGradients&) override {
-    throw std::logic_error("the CUDA backend has no gradients of weights");
+  void weight_gradient(const Graph& graph, const LossGradient& loss, ArrayGradients& gradient) override {
+    if constexpr (is_dual<S>) {
+      if (!network_->trainable) throw std::logic_error("the network was not assembled for training");
+      stream_.use();
+      structures_ = 0;
+      for (int i = 0; loss.strains && i < graph.n_nodes; ++i) structures_ = std::max(structures_, loss.structure[i] + 1);
+      begin_step(graph, {false, false, false, false, true}, loss.forces);
+      std::copy_n(loss.energies, graph.n_receivers, host_.loss);
+      if (structures_) {
+        std::copy_n(loss.strains, 9 * std::size_t(structures_), host_.strains);
+        std::copy_n(loss.structure, graph.n_nodes, host_.structure);
+      }
+      stream_.replay(key_, [&] { begin(), passes(nullptr), stream_.download(host_.gradient, gradient_, array_entries() * sizeof(double)); });
+      stream_.synchronize();
+      throw_fault();
+      gradient.clear();
+      const double* from = host_.gradient;
+      for (const std::size_t size : network_->array_sizes) gradient.emplace_back(from, from + size), from += size;
+    } else {
+      (void)graph, (void)loss, (void)gradient;
+      throw std::logic_error("gradients of weights need dual scalars");
+    }
   }
 
   void refresh() override {
@@ -85,52 +98,69 @@ class CudaEvaluator final : public Evaluator {
   static constexpr int widest = sizeof(S) < 16 ? 16 / sizeof(S) : 1;  ///< channels per thread of a convolution: 16 bytes
   struct Wanted {
     bool forces = true, virial = false, atom_virials = false, halo = false;
+    bool weights = false;  ///< gradients of weights, instead of forces
+    bool reverses() const { return forces || weights; }
     bool operator==(const Wanted&) const = default;
   };
 
-  /// Linear map of the nodes of the present topology.
-  struct MapTasks {
-    DeviceArray<LinearTask<T>> tasks;
-    int most_rows = 0, most_columns = 0;  ///< of any task, per node and in all
-    bool covers = false;                  ///< writes every row of its output
-  };
-  struct LayerTasks {
-    MapTasks up, up_reverse, linear, linear_reverse, message_skip, message_skip_reverse, product, product_reverse, skip, skip_reverse, radial;
-  };
   /// Of a layer; u, h, gh belong to the features that enter it.
   struct State {
-    S *u = nullptr;        ///< [nodes] sender features
-    S *h = nullptr;        ///< [receivers] features
-    S *gh = nullptr;       ///< [receivers] their adjoint
-    S *message = nullptr;  ///< [receivers] input of the update
-    S *density = nullptr;  ///< [receivers] 1 / (1 + sum of edge densities)
+    S *u = nullptr;           ///< [nodes] sender features
+    S *h = nullptr;           ///< [receivers] features
+    S *gh = nullptr;          ///< [receivers] their adjoint
+    S *message = nullptr;     ///< [receivers] input of the update
+    S *density = nullptr;     ///< [receivers] 1 / (1 + sum of edge densities)
+    S *A = nullptr;           ///< [receivers] for gradients of weights: sums over edges
+    S *contracted = nullptr;  ///< [receivers] the same: contraction of the message
   };
 
   int last() const { return static_cast<int>(layers_.size()) - 1; }
 
   void pack() {
+    model_.begin();
     layers_.clear();
-    for (const Layer& layer : network_->layers) layers_.emplace_back(stream_, *network_, layer, widest);
-    elements_ = DeviceArray<int>(stream_, network_->elements);
-    radii_ = DeviceArray<double>(stream_, network_->radii);
-    scale_ = DeviceArray<double>(stream_, network_->scale);
-    offset_ = DeviceArray<double>(stream_, network_->energy_offset);
-    basis_ = DeviceArray<double>(stream_, network_->radial.basis.parameters);
+    for (const Layer& layer : network_->layers) layers_.emplace_back(model_, *network_, layer, widest);
+    elements_ = DeviceArray<int>(model_, network_->elements);
+    radii_ = DeviceArray<double>(model_, network_->radii);
+    scale_ = DeviceArray<double>(model_, network_->scale);
+    offset_ = DeviceArray<double>(model_, network_->energy_offset);
+    basis_ = DeviceArray<double>(model_, network_->radial.basis.parameters);
     harmonics_ = {network_->l_max, network_->solid_harmonics};
+    model_.upload(stream_);
+    stream_.synchronize();
+    if (!model_.moved()) return;
     tasks_.clear();  // they point to matrices
     built_ = false;
   }
+  std::size_t array_entries() const {
+    std::size_t total = 0;
+    for (const std::size_t size : network_->array_sizes) total += size;
+    return total;
+  }
 
   // ------------------------------------------------------------------------------------------------------ preparation
+  /// Memory and topology, and what goes up with the step.
+  void begin_step(const Graph& graph, const Wanted& wanted, [[maybe_unused]] const double* tangents) {
+    try {
+      prepare(graph, wanted);
+    } catch (const OutOfMemory& error) {
+      fail_memory(error.bytes);
+    }
+    std::copy_n(graph.positions, 3 * std::size_t(graph.n_nodes), host_.positions);
+    if (shift_rows_) std::copy_n(graph.shifts, 3 * std::size_t(shift_rows_), host_.shifts);
+    if constexpr (is_dual<S>) std::copy_n(tangents, 3 * std::size_t(graph.n_nodes), host_.tangents);
+  }
+
   void prepare(const Graph& g, const Wanted& wanted) {
     if (g.revision == 0 || !built_ || g.revision != topology_.revision || g.n_receivers != graph_.receivers || g.n_nodes != graph_.nodes) {
       built_ = false;
       topology_.build(g, network_->species());
       upload_topology(g);
-      make_tasks();
+      make_tasks(wanted.weights);
       built_ = true;
       reserve(wanted);
-    } else if (!(wanted == wanted_)) {
+    } else if (!(wanted == wanted_) || structures_ > reserved_structures_) {
+      make_tasks(wanted.weights);
       reserve(wanted);
     }
   }
@@ -157,49 +187,19 @@ class CudaEvaluator final : public Evaluator {
     stream_.synchronize();
   }
 
-  void make_tasks() {
+  void make_tasks(bool gradients) {
     std::vector<int> shape = topology_.first_of_species;
     if (!network_->splines) shape.push_back(topology_.edges());
-    if (!tasks_.empty() && shape == tasks_shape_) return;
+    if (!tasks_.empty() && shape == tasks_shape_ && (tasks_gradients_ || !gradients)) return;
     tasks_shape_.clear();
     tasks_.clear();
-    for (const LayerWeights<T>& layer : layers_) {
-      const Layer& spec = *layer.spec;
-      LayerTasks t;
-      t.up = tasks_of(layer.up, false, spec.conv_layout), t.up_reverse = tasks_of(layer.up, true, spec.in_layout);
-      t.linear = tasks_of(layer.linear, false, spec.message_layout), t.linear_reverse = tasks_of(layer.linear, true, spec.mid_layout);
-      t.message_skip = tasks_of(layer.message_skip, false, spec.message_layout);
-      t.message_skip_reverse = tasks_of(layer.message_skip, true, spec.message_layout);
-      t.product = tasks_of(layer.product, false, spec.out_layout), t.product_reverse = tasks_of(layer.product, true, spec.contraction.out);
-      t.skip = tasks_of(layer.skip, false, spec.update_layout), t.skip_reverse = tasks_of(layer.skip, true, spec.in_layout);
-      if (!network_->splines) t.radial = tasks_of(layer.radial, false, FeatureLayout{}, topology_.edges());
-      tasks_.push_back(std::move(t));
-    }
+    task_store_.begin();
+    const TaskMaker<T> maker(task_store_, *network_, topology_.first_of_species, graph_.receivers, topology_.edges());
+    for (const LayerWeights<T>& layer : layers_) tasks_.push_back(maker.make(layer, gradients));
+    task_store_.upload(stream_);
+    stream_.synchronize();
     tasks_shape_ = std::move(shape);
-  }
-
-  /// `rows`: of a map that is the same for all rows, whose number is not that of the receivers.
-  MapTasks tasks_of(const DeviceMap<T>& map, bool reverse, const FeatureLayout& to, int rows = -1) {
-    MapTasks result;
-    std::vector<LinearTask<T>> all;
-    for (const MapPart<T>& part : map.parts) {
-      const auto& matrices = reverse ? part.transposed_matrices : part.matrices;
-      for (std::size_t z = 0; z < matrices.size(); ++z) {
-        LinearTask<T> task = reverse ? part.reverse : part.forward;
-        task.matrix = matrices[z].data();
-        if (!reverse && map.bias.size() && task.components == 1 && task.out == map.bias_offset) task.bias = map.bias.data();
-        const bool own = matrices.size() > 1;
-        task.first_node = own ? topology_.first_of_species[z] : 0;
-        task.nodes = (own ? topology_.first_of_species[z + 1] : rows >= 0 ? rows : graph_.receivers) - task.first_node;
-        if (!task.nodes) continue;
-        result.most_rows = std::max(result.most_rows, task.components);
-        result.most_columns = std::max(result.most_columns, task.n);
-        all.push_back(task);
-      }
-    }
-    result.covers = map.parts.size() >= to.blocks.size();
-    result.tasks = DeviceArray<LinearTask<T>>(stream_, all);
-    return result;
+    tasks_gradients_ = gradients;
   }
 
   /// Memory for the present topology; in smaller and smaller blocks if there is not enough.
@@ -208,6 +208,7 @@ class CudaEvaluator final : public Evaluator {
     ++key_;
     try {
       reserve_host();
+      reserved_structures_ = structures_;
       for (int receivers = std::max(graph_.receivers, 1);; receivers = (receivers + 1) / 2) {
         make_blocks(receivers);
         request();
@@ -217,7 +218,7 @@ class CudaEvaluator final : public Evaluator {
         } catch (const OutOfMemory&) {
           const std::size_t needed = arena_.wanted();
           arena_.forget();
-          if (receivers <= smallest_block) fail_memory(needed);
+          if (receivers <= smallest_block || wanted.weights) fail_memory(needed);
         }
       }
     } catch (...) {
@@ -264,6 +265,10 @@ class CudaEvaluator final : public Evaluator {
     host_arena_.add(host_.status, edge_status_size);
     host_arena_.add(host_.cleared, edge_status_size);
     host_arena_.add(host_.rows, wanted_.halo ? nodes * row : 0);
+    host_arena_.add(host_.loss, wanted_.weights ? receivers : 0);
+    host_arena_.add(host_.strains, wanted_.weights ? 9 * std::size_t(structures_) : 0);
+    host_arena_.add(host_.structure, wanted_.weights && structures_ ? nodes : 0);
+    host_arena_.add(host_.gradient, wanted_.weights ? array_entries() : 0);
     host_arena_.commit();
     host_.cleared[not_finite] = host_.cleared[coincident] = std::numeric_limits<int>::max();
     host_.cleared[active_edges] = 0;
@@ -286,6 +291,7 @@ class CudaEvaluator final : public Evaluator {
     arena_.add(virials_[0], 9 * std::size_t(virial_rows_));
     arena_.add(virials_[1], wanted_.virial ? 9 * (receivers / SumRows::rows_per_team + 1) : 0);
     std::size_t mid = 0, message = 0, contracted = 0, conv = 0, hidden = 0, columns = 0;
+    std::size_t partials = 0, readout_partials = 0, readout_x = 0, readout_g = 0;
     bool density = false;
     for (std::size_t t = 0; t < layers_.size(); ++t) {
       const Layer& spec = *layers_[t].spec;
@@ -293,7 +299,7 @@ class CudaEvaluator final : public Evaluator {
       s = {};
       if (t > 0) {
         arena_.add(s.h, receivers * spec.in_layout.size);
-        if (wanted_.forces) arena_.add(s.gh, receivers * spec.in_layout.size);
+        if (wanted_.reverses()) arena_.add(s.gh, receivers * spec.in_layout.size);
       }
       if (!spec.merged()) {
         arena_.add(s.u, nodes * spec.conv_layout.size);
@@ -302,6 +308,18 @@ class CudaEvaluator final : public Evaluator {
       }
       arena_.add(s.message, receivers * spec.message_layout.size);
       if (!spec.density.empty()) arena_.add(s.density, receivers), density = true;
+      if (wanted_.weights) {
+        arena_.add(s.A, receivers * spec.mid_layout.size);
+        arena_.add(s.contracted, receivers * spec.contraction.out.size);
+        if (spec.has_readout) {
+          const int width = spec.readout.layers.front().in + layers_[t].readout.hidden;
+          readout_x = std::max<std::size_t>(readout_x, width), readout_g = std::max<std::size_t>(readout_g, layers_[t].readout.hidden);
+        }
+        if (graph_.receivers > 0) {
+          partials = std::max(partials, tasks_[t].gradient.partials);
+          readout_partials = std::max(readout_partials, tasks_[t].gradient.readout.partials);
+        }
+      }
       message = std::max<std::size_t>(message, spec.message_layout.size);
       contracted = std::max<std::size_t>(contracted, spec.contraction.out.size);
       hidden = std::max<std::size_t>(hidden, spec.hidden);
@@ -309,10 +327,19 @@ class CudaEvaluator final : public Evaluator {
     }
     const std::size_t out = layers_.back().spec->out_layout.size;
     arena_.add(features_, receivers * out);
-    if (wanted_.forces) arena_.add(gfeatures_, receivers * out);
+    if (wanted_.reverses()) arena_.add(gfeatures_, receivers * out);
     arena_.add(A_, std::size_t(block_receivers_) * mid);
     arena_.add(contracted_, receivers * contracted);
-    if (wanted_.forces) {
+    arena_.add(gradient_, wanted_.weights ? array_entries() : 0);
+    arena_.add(loss_, wanted_.weights ? receivers : 0);
+    arena_.add(strains_, wanted_.weights ? 9 * std::size_t(structures_) : 0);
+    arena_.add(structure_, wanted_.weights && structures_ ? nodes : 0);
+    arena_.add(partials_, partials);
+    arena_.add(readout_partials_, readout_partials);
+    arena_.add(readout_x_, receivers * readout_x);
+    arena_.add(readout_g_, receivers * readout_g);
+    arena_.add(grho_, wanted_.weights && density ? receivers : 0);
+    if (wanted_.reverses()) {
       arena_.add(gmessage_, receivers * message);
       arena_.add(gu_, nodes * conv);
       arena_.add(edge_rows_, std::size_t(block_edges_) * conv);
@@ -337,6 +364,12 @@ class CudaEvaluator final : public Evaluator {
     stream_.upload(positions_, host_.positions, 3 * nodes * sizeof(double));
     if (shift_rows_) stream_.upload(shifts_, host_.shifts, 3 * std::size_t(shift_rows_) * sizeof(double));
     if constexpr (is_dual<S>) stream_.upload(tangents_, host_.tangents, 3 * nodes * sizeof(double));
+    if (wanted_.weights) {
+      stream_.clear(gradient_, array_entries() * sizeof(double));
+      stream_.upload(loss_, host_.loss, graph_.receivers * sizeof(double));
+      stream_.upload(strains_, host_.strains, 9 * std::size_t(structures_) * sizeof(double));
+      if (structures_) stream_.upload(structure_, host_.structure, nodes * sizeof(int));
+    }
     stream_.upload(status_, host_.cleared, edge_status_size * sizeof(int));
     g_ = graph_;
     g_.positions = positions_;
@@ -345,11 +378,15 @@ class CudaEvaluator final : public Evaluator {
     form.g = g_;
     form.limit = network_->cutoff * network_->cutoff;
     form.tangents = tangents_;
+    if (wanted_.weights) {
+      form.sign = -1.0;
+      form.strains = structures_ ? strains_ : nullptr, form.structure = structure_;
+    }
     form.vectors = vectors_;
     form.forces = wanted_.forces ? edge_forces_ : nullptr;
     form.energies = sums_;
     form.status = status_;
-    form.repels = network_->repels;
+    form.repels = network_->repels && !wanted_.weights;
     form.repulsion = network_->repulsion;
     form.radii = radii_.data(), form.elements = elements_.data(), form.scale = scale_.data();
     stream_.teams(form, graph_.receivers);
@@ -363,12 +400,17 @@ class CudaEvaluator final : public Evaluator {
     return {-1, ""};
   }
 
+  void throw_fault() const {
+    const auto [bad, what] = fault();
+    if (bad >= 0) throw std::invalid_argument("atom " + std::to_string(bad) + " " + what);
+  }
+
   void passes(Halo* halo) {
     for (int t = 0; t <= last(); ++t) {
       if (t > 0 && halo) exchange(t, *halo);
       forward(t);
     }
-    for (int t = last(); wanted_.forces && t >= 0; --t) {
+    for (int t = last(); wanted_.reverses() && t >= 0; --t) {
       reverse(t);
       if (t > 0 && halo) exchange_reverse(t, *halo);
     }
@@ -421,7 +463,7 @@ class CudaEvaluator final : public Evaluator {
 
   // ------------------------------------------------------------------------------------------------------------- pieces
   /// y (+)= map(x) for receivers first .. end-1; rows of x and y count from x_first, y_first.
-  void apply(const MapTasks& map, const S* x, int x_size, S* y, int y_size, bool accumulate, int first, int end, int x_first = 0, int y_first = 0) {
+  void apply(const MapTasks<T>& map, const S* x, int x_size, S* y, int y_size, bool accumulate, int first, int end, int x_first = 0, int y_first = 0) {
     if (!accumulate && !map.covers && end > first) stream_.clear(y + std::size_t(first - y_first) * y_size, std::size_t(end - first) * y_size * sizeof(S));
     const std::int64_t tasks = static_cast<std::int64_t>(map.tasks.size());
     if (!tasks || end <= first) return;
@@ -443,7 +485,7 @@ class CudaEvaluator final : public Evaluator {
     const int count = static_cast<int>(map.bias.size());
     stream_.each(AddBias<S>{map.bias.data(), map.bias_offset, count, size, y + std::size_t(first - y_first) * size}, std::int64_t(end - first) * count);
   }
-  void forward_map(const DeviceMap<T>& map, const MapTasks& tasks, const S* x, int x_size, S* y, int y_size, bool accumulate, int first, int end,
+  void forward_map(const DeviceMap<T>& map, const MapTasks<T>& tasks, const S* x, int x_size, S* y, int y_size, bool accumulate, int first, int end,
                    int x_first = 0, int y_first = 0) {
     apply(tasks, x, x_size, y, y_size, accumulate, first, end, x_first, y_first);
     add_bias(map, y, y_size, first, end, y_first);
@@ -510,10 +552,10 @@ class CudaEvaluator final : public Evaluator {
   }
 
   template <int V>
-  void convolve(ConvolveInput<S> in, const typename ConvolutionWeights<T>::Width& width, const DevicePath* tasks, int receivers) {
+  void convolve(ConvolveInput<S> in, const typename ConvolutionWeights<T>::Width& width, const DevicePath* tasks, int receivers, S* A) {
     in.paths = tasks + width.first;
     const std::size_t shared = Convolve<S, V>::shared(harmonics_.count(), width.most_z);
-    stream_.teams(Convolve<S, V>{in, width.count, A_}, std::int64_t(receivers) * width.count, shared);
+    stream_.teams(Convolve<S, V>{in, width.count, A}, std::int64_t(receivers) * width.count, shared);
   }
 
   template <int V>
@@ -537,7 +579,7 @@ class CudaEvaluator final : public Evaluator {
   // ------------------------------------------------------------------------------------------------------------- passes
   void forward(int t) {
     const LayerWeights<T>& layer = layers_[t];
-    const LayerTasks& tasks = tasks_[t];
+    const LayerTasks<T>& tasks = tasks_[t];
     const Layer& spec = *layer.spec;
     State& state = states_[t];
     const int receivers = graph_.receivers, message_size = spec.message_layout.size, out_size = spec.out_layout.size, in_size = spec.in_layout.size;
@@ -556,18 +598,19 @@ class CudaEvaluator final : public Evaluator {
       int first = 0;
       for (const int end : blocks_) {
         const ConvolveInput<S> in = convolve_input(t, first, end);
+        S* const A = wanted_.weights ? state.A : A_;  // with gradients of weights there is one block
         for (const auto& width : layer.convolution.widths) {
           const DevicePath* list = layer.convolution.tasks.data();
           switch (width.channels_per_thread) {
-            case 1: convolve<1>(in, width, list, end - first); break;
+            case 1: convolve<1>(in, width, list, end - first, A); break;
             case 2:
-              if constexpr (widest >= 2) convolve<2>(in, width, list, end - first);
+              if constexpr (widest >= 2) convolve<2>(in, width, list, end - first, A);
               break;
             default:
-              if constexpr (widest >= 4) convolve<4>(in, width, list, end - first);
+              if constexpr (widest >= 4) convolve<4>(in, width, list, end - first, A);
           }
         }
-        forward_map(layer.linear, tasks.linear, A_, spec.mid_layout.size, raw, message_size, false, first, end, first, 0);
+        forward_map(layer.linear, tasks.linear, A, spec.mid_layout.size, raw, message_size, false, first, end, first, 0);
         first = end;
       }
       if (!layer.message_skip.empty())
@@ -580,11 +623,12 @@ class CudaEvaluator final : public Evaluator {
 
     // Update: message -> features after the layer.
     S* out = t == last() ? features_ : states_[t + 1].h;
-    S* gout = !wanted_.forces ? nullptr : t == last() ? gfeatures_ : states_[t + 1].gh;
+    S* gout = !wanted_.reverses() ? nullptr : t == last() ? gfeatures_ : states_[t + 1].gh;
     if (spec.contracts) {
-      stream_.teams(Contract<S>{contraction_input(t), contracted_}, contraction_teams(t),
+      S* const contracted = wanted_.weights ? state.contracted : contracted_;
+      stream_.teams(Contract<S>{contraction_input(t), contracted}, contraction_teams(t),
                     Contract<S>::shared(static_cast<int>(spec.contraction.inputs.size())));
-      forward_map(layer.product, tasks.product, contracted_, spec.contraction.out.size, out, out_size, false, 0, receivers);
+      forward_map(layer.product, tasks.product, contracted, spec.contraction.out.size, out, out_size, false, 0, receivers);
       add_skip(t, out, out_size, in_size);
     } else {
       add_skip(t, state.message, message_size, in_size);
@@ -598,7 +642,12 @@ class CudaEvaluator final : public Evaluator {
       kernel.activation = spec.readout.activation;
       kernel.h = out, kernel.gh = gout, kernel.size = out_size, kernel.in = spec.readout.in;
       kernel.energies = sums_;
+      if (wanted_.weights) {
+        kernel.loss = loss_, kernel.node = g_.node;
+        kernel.kept_x = readout_x_, kernel.kept_g = readout_g_, kernel.kept_size = spec.readout.layers.front().in + layer.readout.hidden;
+      }
       stream_.teams(kernel, receivers, ApplyReadout<S>::shared(layer.readout.hidden));
+      if (wanted_.weights) gradient(tasks.gradient.readout, readout_x_, kernel.kept_size, readout_g_, kernel.hidden, readout_partials_);
     }
     if (t < last()) {
       const LayerWeights<T>& next = layers_[t + 1];
@@ -630,13 +679,14 @@ class CudaEvaluator final : public Evaluator {
   /// From the adjoint of the layer's output: of its input features (gh), of the edges, and (edge_rows_) of the senders' features, which are summed at once.
   void reverse(int t) {
     const LayerWeights<T>& layer = layers_[t];
-    const LayerTasks& tasks = tasks_[t];
+    const LayerTasks<T>& tasks = tasks_[t];
     const Layer& spec = *layer.spec;
     State& state = states_[t];
     const int receivers = graph_.receivers, message_size = spec.message_layout.size, out_size = spec.out_layout.size, in_size = spec.in_layout.size;
     S* gout = t == last() ? gfeatures_ : states_[t + 1].gh;
     if (t < last()) {
       const LayerWeights<T>& next = layers_[t + 1];
+      if (wanted_.weights) gradient(tasks_[t + 1].gradient.up, states_[t + 1].h, out_size, gu_, next.spec->conv_layout.size);
       apply(tasks_[t + 1].up_reverse, gu_, next.spec->conv_layout.size, gout, out_size, true, 0, receivers);
     }
     const S* gskip = gout;
@@ -644,19 +694,30 @@ class CudaEvaluator final : public Evaluator {
       apply(tasks.product_reverse, gout, out_size, contracted_, spec.contraction.out.size, false, 0, receivers);
       stream_.teams(ContractReverse<S>{contraction_input(t), contracted_, gmessage_}, contraction_teams(t),
                     ContractReverse<S>::shared(static_cast<int>(spec.contraction.inputs.size())));
+      if (wanted_.weights) {
+        gradient(tasks.gradient.product, state.contracted, spec.contraction.out.size, gout, out_size);
+        contraction_gradient(t);
+      }
     } else {
       gskip = gmessage_;
       stream_.teams(ReverseGate<S>{gate(layer), state.message, gout, gmessage_, message_size, out_size}, receivers);
     }
-    if (!layer.skip.empty()) apply(tasks.skip_reverse, gskip, spec.contracts ? out_size : message_size, state.gh, in_size, true, 0, receivers);
+    const int skip_size = spec.contracts ? out_size : message_size;
+    if (wanted_.weights) {
+      gradient(tasks.gradient.skip, state.h, in_size, gskip, skip_size);
+      gradient(tasks.gradient.skip_bias, nullptr, 0, gskip, skip_size);
+    }
+    if (!layer.skip.empty()) apply(tasks.skip_reverse, gskip, skip_size, state.gh, in_size, true, 0, receivers);
     if (!network_->splines && (spec.merged() || !spec.density.empty())) exact_radial_again(t);
     if (!spec.density.empty()) {
       ReverseNormalize<S> kernel;
       kernel.g = g_, kernel.vectors = vectors_, kernel.table = layer.density_table.view;
       kernel.values = network_->splines ? nullptr : edge_density_;
       kernel.inverse = state.density, kernel.message = state.message, kernel.gmessage = gmessage_, kernel.size = message_size;
-      kernel.edge_forces = edge_forces_;
+      kernel.edge_forces = wanted_.forces ? edge_forces_ : nullptr;
+      kernel.grho = wanted_.weights ? grho_ : nullptr;
       stream_.teams(kernel, receivers);
+      if (wanted_.weights) density_gradient(t);
     }
     if (spec.merged()) {
       ElementReverse<S> kernel;
@@ -669,8 +730,13 @@ class CudaEvaluator final : public Evaluator {
     S* graw = gmessage_;
     if (!layer.message_skip.empty()) {
       graw = raw_message_;
+      if (wanted_.weights) {  // the skip's input is formed again
+        forward_map(layer.linear, tasks.linear, state.A, spec.mid_layout.size, raw_message_, message_size, false, 0, receivers);
+        gradient(tasks.gradient.message_skip, raw_message_, message_size, gmessage_, message_size);
+      }
       apply(tasks.message_skip_reverse, gmessage_, message_size, graw, message_size, false, 0, receivers);
     }
+    if (wanted_.weights) gradient(tasks.gradient.linear, state.A, spec.mid_layout.size, graw, message_size);
     if (layer.convolution.column_count < spec.conv_layout.size)
       stream_.clear(gu_, std::size_t(graph_.nodes) * spec.conv_layout.size * sizeof(S));
     int first = 0;
@@ -678,7 +744,8 @@ class CudaEvaluator final : public Evaluator {
       apply(tasks.linear_reverse, graw, message_size, A_, spec.mid_layout.size, false, first, end, 0, first);
       ConvolveInput<S> in = convolve_input(t, first, end);
       in.paths = layer.convolution.paths.data();
-      for (std::size_t k = 0; k < layer.convolution.groups.size(); ++k) {
+      if (wanted_.weights) table_gradient(t, in);
+      for (std::size_t k = 0; k < layer.convolution.groups.size() && !wanted_.weights; ++k) {
         const PathGroup& group = layer.convolution.groups[k];
         const auto& need = layer.convolution.needs[k];
         switch (ConvolutionWeights<T>::channels_per_thread(group.channels, widest)) {
@@ -690,7 +757,7 @@ class CudaEvaluator final : public Evaluator {
             if constexpr (widest >= 4) convolve_reverse<4>(in, group, need, end - first);
         }
       }
-      if (t > 0) {
+      if (t > 0 || wanted_.weights) {
         SumSenders<S> sum;
         sum.g = g_, sum.vectors = vectors_, sum.first_node = first, sum.end_node = end;
         sum.columns = layer.convolution.columns.data(), sum.count = layer.convolution.column_count, sum.size = spec.conv_layout.size;
@@ -700,7 +767,85 @@ class CudaEvaluator final : public Evaluator {
       first = end;
     }
     if (blocks_.empty() && t > 0) stream_.clear(gu_, std::size_t(graph_.nodes) * spec.conv_layout.size * sizeof(S));
+    if (wanted_.weights && t == 0) gradient(tasks.gradient.species_features, nullptr, 0, gu_, spec.conv_layout.size);
   }
+
+  // ------------------------------------------------------------------------------------------------- gradients of weights
+  /// Adds the gradients of a map's matrices from its inputs x and the adjoints g of its outputs.
+  void gradient(const GradientTasks& tasks, const S* x, int x_size, const S* g, int g_size) { gradient(tasks, x, x_size, g, g_size, partials_); }
+  template <class X, class P>
+  void gradient(const GradientTasks& tasks, const X* x, int x_size, const X* g, int g_size, P* partials) {
+    if constexpr (is_dual<X>) {
+      const std::int64_t count = static_cast<std::int64_t>(tasks.tasks.size());
+      if (!count) return;
+      using Kernel = LinearGradient<X>;
+      Kernel kernel;
+      kernel.tasks = tasks.tasks.data();
+      kernel.most_splits = tasks.most_splits;
+      kernel.k_tiles = (tasks.most_k + Kernel::tile - 1) / Kernel::tile, kernel.n_tiles = (tasks.most_n + Kernel::tile - 1) / Kernel::tile;
+      kernel.x = x, kernel.x_size = x_size, kernel.g = g, kernel.g_size = g_size;
+      kernel.partials = partials;
+      stream_.teams(kernel, count * kernel.most_splits * kernel.k_tiles * kernel.n_tiles, Kernel::shared(), Kernel::threads);
+      add_partials(tasks.sums, tasks.most_sum, partials);
+    }
+  }
+
+  template <class P>
+  void add_partials(const DeviceArray<PartialSum>& sums, int most, const P* partials) {
+    stream_.each(AddPartials<P>{sums.data(), most, partials, gradient_}, static_cast<std::int64_t>(sums.size()) * most);
+  }
+
+  void contraction_gradient(int t) {
+    if constexpr (is_dual<S>) {
+      const auto& tasks = tasks_[t].gradient;
+      ContractGradient<S> kernel;
+      kernel.in = contraction_input(t);
+      kernel.ranges = tasks.ranges.data();
+      kernel.gout = contracted_;
+      kernel.coefficients = layers_[t].contraction.value_coefficients;
+      kernel.partials = partials_;
+      const int blocks = (kernel.in.channels + warp_size - 1) / warp_size;
+      stream_.teams(kernel, static_cast<std::int64_t>(tasks.ranges.size()) * blocks, ContractGradient<S>::shared(kernel.in.input_count));
+      add_partials(tasks.contraction, tasks.most_contraction, partials_);
+    }
+  }
+
+  void density_gradient(int t) {
+    if constexpr (is_dual<S>) {
+      const auto& tasks = tasks_[t].gradient;
+      DensityGradient<S> kernel;
+      kernel.g = g_, kernel.vectors = vectors_, kernel.table = layers_[t].density_table.view;
+      kernel.receivers = graph_.receivers, kernel.receivers_per_part = tasks.receivers_per_part;
+      kernel.grho = grho_, kernel.partials = partials_, kernel.rows = tasks.most_density;
+      stream_.clear(partials_, std::size_t(tasks.parts) * spline_taps * kernel.rows * sizeof(T));
+      stream_.teams(kernel, tasks.parts, DensityGradient<S>::shared());
+      add_partials(tasks.density, tasks.most_density, partials_);
+    }
+  }
+
+  /// Of the radial functions, and the senders' adjoints of the edges (edge_rows_).
+  void table_gradient([[maybe_unused]] int t, [[maybe_unused]] const ConvolveInput<S>& in) {
+    if constexpr (is_dual<S>) {
+      const auto& tasks = tasks_[t].gradient;
+      const ConvolutionWeights<T>& convolution = layers_[t].convolution;
+      stream_.clear(partials_, std::size_t(tasks.parts) * tasks.most_table * sizeof(T));
+      for (std::size_t k = 0; k < convolution.groups.size(); ++k) {
+        ConvolveGradient<S> kernel;
+        kernel.in = in, kernel.group = convolution.groups[k];
+        kernel.receivers = graph_.receivers, kernel.receivers_per_part = tasks.receivers_per_part;
+        kernel.most_z = convolution.needs[k].most_z;
+        kernel.batch = warp_size;
+        const auto shared = [&] { return ConvolveGradient<S>::shared(kernel.batch, harmonics_.count(), kernel.most_z, kernel.group.l1); };
+        while (kernel.batch > 1 && shared() > warp_batch_bytes) --kernel.batch;
+        kernel.G = A_, kernel.edge_rows = edge_rows_;
+        kernel.partials = partials_, kernel.table_size = tasks.most_table;
+        const int blocks = (kernel.group.channels + warp_size - 1) / warp_size;
+        stream_.teams(kernel, std::int64_t(tasks.parts) * blocks, shared());
+      }
+      add_partials(tasks.table, tasks.most_table, partials_);
+    }
+  }
+  static constexpr std::size_t warp_batch_bytes = 12 * 1024;  ///< of shared memory for a warp: 16 of them to a multiprocessor
 
   /// Values of the reverse pass that another layer's have taken the place of.
   void exact_radial_again(int t) {
@@ -736,7 +881,9 @@ class CudaEvaluator final : public Evaluator {
   }
 
   std::shared_ptr<const Network> network_;
+  [[maybe_unused]] Matmul matmul_;
   Stream stream_;
+  Store model_, task_store_;
   std::vector<LayerWeights<T>> layers_;
   DeviceArray<int> elements_;
   DeviceArray<double> radii_, scale_, offset_, basis_;
@@ -749,25 +896,31 @@ class CudaEvaluator final : public Evaluator {
   const NodeGroup* groups_ = nullptr;
   const int* receiver_ = nullptr;
   int shift_rows_ = 0;
-  std::vector<LayerTasks> tasks_;
+  std::vector<LayerTasks<T>> tasks_;
   std::vector<int> tasks_shape_;          // what they depend on
+  bool tasks_gradients_ = false;          // whether they include gradients of weights
+  int structures_ = 0, reserved_structures_ = 0;  // whose strains a loss depends on
   std::vector<State> states_;
   std::vector<int> blocks_;               // ends of blocks of receivers
   int block_receivers_ = 0, block_edges_ = 0;
   Arena topology_arena_, arena_, host_arena_{true};
   struct {
     double *positions, *tangents, *shifts, *energies, *forces, *force_tangents, *virial, *atom_virials;
-    int *status, *cleared;
+    double *loss, *strains, *gradient;
+    int *status, *cleared, *structure;
     S* rows;
   } host_{};
   double *positions_ = nullptr, *tangents_ = nullptr, *shifts_ = nullptr, *energies_ = nullptr, *forces_ = nullptr, *force_tangents_ = nullptr,
          *atom_virials_ = nullptr, *virials_[2] = {};
-  int* status_ = nullptr;
+  int *status_ = nullptr, *structure_ = nullptr;
+  double *gradient_ = nullptr, *loss_ = nullptr, *strains_ = nullptr, *readout_partials_ = nullptr;
+  Sum *readout_x_ = nullptr, *readout_g_ = nullptr;
+  T* partials_ = nullptr;
   int virial_rows_ = 0;
   EdgeVector<S>* vectors_ = nullptr;
   Sum *edge_forces_ = nullptr, *sums_ = nullptr;
   S *features_ = nullptr, *gfeatures_ = nullptr, *A_ = nullptr, *contracted_ = nullptr, *gmessage_ = nullptr, *gu_ = nullptr, *edge_rows_ = nullptr,
-    *moved_ = nullptr, *raw_message_ = nullptr, *phi_ = nullptr, *phi_slopes_ = nullptr, *rows_ = nullptr, *row_slopes_ = nullptr, *edge_density_ = nullptr;
+    *moved_ = nullptr, *raw_message_ = nullptr, *phi_ = nullptr, *phi_slopes_ = nullptr, *rows_ = nullptr, *row_slopes_ = nullptr, *edge_density_ = nullptr, *grho_ = nullptr;
   double flops_ = 0.0;
   long launches_ = 0;
 };

@@ -4,6 +4,6 @@
 
 namespace adatom::gnn::cuda {
 
-Evaluator* make_float32(std::shared_ptr<const Network> network) { return new CudaEvaluator<float>(std::move(network)); }
+Evaluator* make_float32(std::shared_ptr<const Network> network, Matmul matmul) { return new CudaEvaluator<float>(std::move(network), matmul); }
 
 }  // namespace adatom::gnn::cuda

@@ -156,7 +156,8 @@ struct ReverseNormalize {
   const S *inverse = nullptr, *message = nullptr;
   S* gmessage = nullptr;
   int size = 0;
-  SumOf<S>* edge_forces = nullptr;
+  SumOf<S>* edge_forces = nullptr;  ///< null where they are not wanted
+  S* grho = nullptr;                ///< null, or [receivers] dE/drho
 
   ADATOM_DEVICE void operator()(WarpTeam& team) const {
     const int i = static_cast<int>(team.index());
@@ -170,14 +171,16 @@ struct ReverseNormalize {
       }
     });
     team.warps([&](const Warp& warp) {
-      const S grho = warp.sum(part) * inverse[i];
+      const S own = warp.sum(part) * inverse[i];
       warp.each([&](int lane) {
+        if (grho && lane == 0) grho[i] = own;
+        if (!edge_forces) return;
         for (int e = g.first_edge[i] + lane; e < g.first_edge[i + 1]; e += warp_size) {
           const EdgeVector<S> v = vectors[e];
           if (!is_active(v)) continue;
           S value, slope;
           Normalize<S>::density(g, table, values, i, e, v, value, slope);
-          const S f = grho * slope / v[3];
+          const S f = own * slope / v[3];
           for (int a = 0; a < 3; ++a) {
             SumOf<S>& to = edge_forces[3 * std::size_t(e) + a];
             to = to + widen(S(f * v[a]));
@@ -240,6 +243,11 @@ struct ApplyReadout {
   S* gh = nullptr;                       ///< the same; null without the reverse pass
   int size = 0, in = 0;                  ///< in: offset of the 0e row
   Sum* energies = nullptr;
+  // For gradients of weights, of dual scalars.
+  const double* loss = nullptr;          ///< dL/dE of the atoms, in the caller's order
+  const int* node = nullptr;             ///< [nodes] number in the caller's graph
+  Sum *kept_x = nullptr, *kept_g = nullptr;  ///< [nodes][kept_size], [nodes][hidden]: inputs of the steps side by side, adjoints of their outputs
+  int kept_size = 0;
 
   static std::size_t shared(int hidden) { return 2 * shared_bytes<Sum>(hidden); }
 
@@ -266,6 +274,7 @@ struct ApplyReadout {
           S g(T(0));
           for (int o = 0; o < first.out; ++o) g = g + narrow<S>(adjoint[o]) * static_cast<T>(first.weight[std::size_t(c) * first.out + o]);
           gh[i * size + in + c] = g;
+          if (kept_x) kept_x[i * kept_size + c] = widen(x[c]);
         }
       });
   }
@@ -281,6 +290,7 @@ struct ApplyReadout {
       for (int o = 0; o < l.out; ++o) pre[at + l.in + o] = Sum(l.bias ? l.bias[o] : 0.0);
       for (int k = 0; k < l.in; ++k) {
         const Sum y = activate(activation, pre[at + k]);
+        if (kept_x) kept_x[i * kept_size + steps[0].in + at + k] = y;
         for (int o = 0; o < l.out; ++o) pre[at + l.in + o] = pre[at + l.in + o] + y * l.weight[std::size_t(k) * l.out + o];
       }
       at += l.in;
@@ -288,6 +298,8 @@ struct ApplyReadout {
     energies[i] = energies[i] + pre[at];
     if (!gh) return;
     adjoint[at] = Sum(scale[species[i]]);
+    if constexpr (is_dual<S>)
+      if (loss) adjoint[at].d = scale[species[i]] * loss[node[i]];
     for (int n = step_count - 1; n > 0; --n) {
       const ReadoutStep l = steps[n];
       for (int k = 0; k < l.in; ++k) {
@@ -298,6 +310,7 @@ struct ApplyReadout {
       }
       at -= l.in;
     }
+    for (int o = 0; kept_g && o < hidden; ++o) kept_g[i * hidden + o] = adjoint[o];
   }
 };
 

@@ -251,26 +251,110 @@ class Stream {
 };
 #endif
 
-/// Device memory that was filled once.
+/// Arrays that the host fills: those of a model, or of a list of tasks. They travel in few large pieces. Filled again with arrays of the same sizes, they lie
+/// where they lay before.
+class Store {
+ public:
+  Store() = default;
+  ~Store() { drop(); }
+  Store(const Store&) = delete;
+  Store& operator=(const Store&) = delete;
+
+  /// Forgets what was added. The stream must have been waited for.
+  void begin() {
+    next_ = 0;
+    moved_ = false;
+#ifdef __CUDACC__
+    for (Piece& p : pieces_) p.used = 0;
+    piece_ = 0;
+#endif
+  }
+
+  /// The array's place on the device, which it reaches with upload(); null if it is empty.
+  template <class T>
+  T* add(const std::vector<T>& from) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    return static_cast<T*>(place(from.data(), from.size() * sizeof(T)));
+  }
+
+  void upload(Stream& stream) {
+#ifdef __CUDACC__
+    for (const Piece& p : pieces_) stream.upload(p.device, p.host, p.used);
+#else
+    (void)stream;  // lies there already
+#endif
+  }
+
+  /// Whether an array lies elsewhere than before the last begin().
+  bool moved() const { return moved_ || next_ != places_.size(); }
+
+ private:
+  void* place(const void* from, std::size_t bytes) {
+    if (!bytes) return nullptr;
+#ifdef __CUDACC__
+    while (piece_ < pieces_.size() && pieces_[piece_].used + bytes > pieces_[piece_].size) ++piece_;
+    if (piece_ == pieces_.size()) {
+      Piece fresh;
+      fresh.size = std::max(bytes, smallest_piece);
+      fresh.device = static_cast<unsigned char*>(allocate(fresh.size));
+      pieces_.push_back(fresh);
+      pieces_.back().host = static_cast<unsigned char*>(allocate_host(fresh.size));
+    }
+    Piece& piece = pieces_[piece_];
+    void* const p = piece.device + piece.used;
+    std::memcpy(piece.host + piece.used, from, bytes);
+    piece.used += (bytes + 255) / 256 * 256;
+    if (piece.used > piece.size) piece.used = piece.size;
+#else
+    if (next_ < places_.size() && sizes_[next_] != bytes) {
+      release(places_[next_]);
+      places_[next_] = nullptr;
+    }
+    void* const p = next_ < places_.size() && places_[next_] ? places_[next_] : allocate(bytes);
+    std::memcpy(p, from, bytes);
+    if (next_ == sizes_.size()) sizes_.push_back(bytes);
+    sizes_[next_] = bytes;
+#endif
+    if (next_ == places_.size()) places_.push_back(nullptr);
+    moved_ |= places_[next_] != p;
+    places_[next_++] = p;
+    return p;
+  }
+  void drop() {
+#ifdef __CUDACC__
+    for (Piece& p : pieces_) release(p.device), release_host(p.host);
+#else
+    for (void* p : places_) release(p);
+#endif
+  }
+
+#ifdef __CUDACC__
+  struct Piece {
+    unsigned char *device = nullptr, *host = nullptr;
+    std::size_t size = 0, used = 0;
+  };
+  static constexpr std::size_t smallest_piece = std::size_t(1) << 20;
+  std::vector<Piece> pieces_;
+  std::size_t piece_ = 0;
+#else
+  std::vector<std::size_t> sizes_;
+#endif
+  std::vector<void*> places_;
+  std::size_t next_ = 0;
+  bool moved_ = false;
+};
+
+/// An array of a Store.
 template <class T>
 class DeviceArray {
  public:
   DeviceArray() = default;
-  explicit DeviceArray(Stream& stream, const std::vector<T>& from) : size_(from.size()) {
-    if (from.empty()) return;
-    data_.reset(static_cast<T*>(allocate(size_ * sizeof(T))));
-    stream.upload(data_.get(), from.data(), size_ * sizeof(T));
-    stream.synchronize();
-  }
-  T* data() const { return data_.get(); }
+  DeviceArray(Store& store, const std::vector<T>& from) : data_(store.add(from)), size_(from.size()) {}
+  T* data() const { return data_; }
   std::size_t size() const { return size_; }
-  std::size_t bytes() const { return size_ * sizeof(T); }
 
  private:
-  struct Release {
-    void operator()(T* p) const { release(const_cast<std::remove_const_t<T>*>(p)); }
-  };
-  std::unique_ptr<T[], Release> data_;
+  T* data_ = nullptr;
   std::size_t size_ = 0;
 };
 

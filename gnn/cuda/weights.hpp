@@ -33,20 +33,21 @@ struct MapPart {
 
 template <class T>
 struct DeviceMap {
+  const LinearMap* spec = nullptr;
   std::vector<MapPart<T>> parts;
   DeviceArray<T> bias;
   int bias_offset = 0;
 
   DeviceMap() = default;
-  DeviceMap(Stream& stream, const LinearMap& map) : bias(stream, converted<T>(map.bias)), bias_offset(map.bias_offset) {
+  DeviceMap(Store& store, const LinearMap& map) : bias(store, converted<T>(map.bias)), bias_offset(map.bias_offset) {
     for (const LinearPart& p : map.parts) {
       MapPart<T> part;
       const Matrix& first = p.matrices.front();
       part.forward = {nullptr, nullptr, p.ir.dim(), first.in, first.out, p.in, p.in_row, p.out, p.out_row, 0, 0};
       part.reverse = {nullptr, nullptr, p.ir.dim(), first.out, first.in, p.out, p.out_row, p.in, p.in_row, 0, 0};
       for (const Matrix& m : p.matrices) {
-        part.matrices.emplace_back(stream, converted<T>(m.weight));
-        part.transposed_matrices.emplace_back(stream, transposed<T>(m));
+        part.matrices.emplace_back(store, converted<T>(m.weight));
+        part.transposed_matrices.emplace_back(store, transposed<T>(m));
       }
       parts.push_back(std::move(part));
     }
@@ -60,10 +61,10 @@ struct TableWeights {
   DeviceTable<T> view;
 
   TableWeights() = default;
-  TableWeights(Stream& stream, const SplineTable& table) {
+  TableWeights(Store& store, const SplineTable& table) {
     std::vector<T> all;
     for (const auto& pair : table.coefficients) all.insert(all.end(), pair.begin(), pair.end());
-    data = DeviceArray<T>(stream, all);
+    data = DeviceArray<T>(store, all);
     view.data = data.data();
     view.functions = table.functions;
     view.pair_rows = table.rows;
@@ -84,22 +85,30 @@ struct ContractionWeights {
   DeviceArray<int> inputs;
   DeviceArray<ContractionPart<T>> parts;
   int part_count = 0;
+  std::vector<DeviceArray<int>> orders;  ///< of each part's value program: the network's coefficients in its order, -1 for one that is zero
+  int value_coefficients = 0;            ///< of all value programs
 
   ContractionWeights() = default;
-  ContractionWeights(Stream& stream, const Contraction& c) : inputs(stream, c.inputs) {
+  ContractionWeights(Store& store, const Contraction& c) : inputs(store, c.inputs) {
     std::vector<ContractionPart<T>> all;
-    for (const ContractionComponent& component : c.components)
-      all.push_back({component.out, pack(stream, c, component.value, component.value_coefficients),
-                     pack(stream, c, component.gradient, component.gradient_coefficients)});
-    parts = DeviceArray<ContractionPart<T>>(stream, all);
+    for (const ContractionComponent& component : c.components) {
+      std::vector<int> order;
+      const ContractionProgram<T> value = pack(store, c, component.value, component.value_coefficients, order);
+      orders.emplace_back(store, order);
+      value_coefficients += value.count;
+      all.push_back({component.out, value, pack(store, c, component.gradient, component.gradient_coefficients, order)});
+    }
+    parts = DeviceArray<ContractionPart<T>>(store, all);
     part_count = static_cast<int>(all.size());
   }
 
  private:
-  /// Sorts the terms of a row by their first factor; see ContractionProgram.
-  ContractionProgram<T> pack(Stream& stream, const Contraction& c, const ContractionRows& rows, const std::vector<std::vector<double>>& from) {
+  /// Sorts the terms of a row by their first factor; see ContractionProgram. `order`: the coefficients of the network in its order, -1 for zero.
+  ContractionProgram<T> pack(Store& store, const Contraction& c, const ContractionRows& rows, const std::vector<std::vector<double>>& from,
+                             std::vector<int>& order) {
     struct Group { int linear = -1; std::vector<std::array<int, 2>> terms; };  // coefficients of x_a; b and coefficient of x_a x_b
-    std::vector<int> list{static_cast<int>(rows.rows.size())}, order;          // order: coefficient of the network, -1 for zero
+    std::vector<int> list{static_cast<int>(rows.rows.size())};
+    order.clear();
     int pair = 0, triple = 0, at = 0;
     for (const ContractionRows::Row& row : rows.rows) {
       std::map<int, Group> groups;
@@ -121,8 +130,8 @@ struct ContractionWeights {
     for (const std::vector<double>& element : from)
       for (const int n : order)
         for (int k = 0; k < c.channels; ++k) values.push_back(n < 0 ? T(0) : static_cast<T>(element[std::size_t(n) * c.channels + k]));
-    lists.emplace_back(stream, list);
-    coefficients.emplace_back(stream, values);
+    lists.emplace_back(store, list);
+    coefficients.emplace_back(store, values);
     return {lists.back().data(), coefficients.back().data(), static_cast<int>(order.size()), from.size() > 1};
   }
 };
@@ -134,16 +143,16 @@ struct ReadoutWeights {
   int hidden = 0;
 
   ReadoutWeights() = default;
-  ReadoutWeights(Stream& stream, const Readout& r) {
+  ReadoutWeights(Store& store, const Readout& r) {
     std::vector<ReadoutStep> all;
     for (const MlpLayer& l : r.layers) {
-      arrays.emplace_back(stream, l.weight);
+      arrays.emplace_back(store, l.weight);
       const double* weight = arrays.back().data();
-      arrays.emplace_back(stream, l.bias);
+      arrays.emplace_back(store, l.bias);
       all.push_back({l.in, l.out, weight, arrays.back().data()});
       hidden += l.out;
     }
-    steps = DeviceArray<ReadoutStep>(stream, all);
+    steps = DeviceArray<ReadoutStep>(store, all);
   }
 };
 
@@ -161,7 +170,7 @@ struct ConvolutionWeights {
   int column_count = 0;
 
   ConvolutionWeights() = default;
-  ConvolutionWeights(Stream& stream, const std::vector<ConvolutionPath>& all, int widest) {
+  ConvolutionWeights(Store& store, const std::vector<ConvolutionPath>& all, int widest) {
     std::vector<DeviceCoupling<T>> terms;
     std::map<int, std::vector<DevicePath>> by_input;
     std::map<int, std::vector<DevicePath>> by_width;
@@ -197,10 +206,10 @@ struct ConvolutionWeights {
       listed.insert(listed.end(), own.begin(), own.end());
     }
     std::sort(read.begin(), read.end());
-    coupling = DeviceArray<DeviceCoupling<T>>(stream, terms);
-    paths = DeviceArray<DevicePath>(stream, grouped);
-    tasks = DeviceArray<DevicePath>(stream, listed);
-    columns = DeviceArray<int>(stream, read);
+    coupling = DeviceArray<DeviceCoupling<T>>(store, terms);
+    paths = DeviceArray<DevicePath>(store, grouped);
+    tasks = DeviceArray<DevicePath>(store, listed);
+    columns = DeviceArray<int>(store, read);
     column_count = static_cast<int>(read.size());
   }
 
@@ -231,19 +240,19 @@ struct LayerWeights {
   int widest_mlp = 0;
 
   /// `widest`: most channels per thread of a convolution.
-  LayerWeights(Stream& stream, const Network& network, const Layer& layer, int widest)
-      : spec(&layer), up(stream, layer.up), linear(stream, layer.linear), message_skip(stream, layer.message_skip), product(stream, layer.product),
-        skip(stream, layer.skip), species_features(stream, joined(layer.species_features)), skip_bias(stream, joined(layer.skip_bias)),
-        convolution(stream, layer.paths, widest), gate_scalars(stream, layer.gate.scalars), gate_gated(stream, layer.gate.gated) {
+  LayerWeights(Store& store, const Network& network, const Layer& layer, int widest)
+      : spec(&layer), up(store, layer.up), linear(store, layer.linear), message_skip(store, layer.message_skip), product(store, layer.product),
+        skip(store, layer.skip), species_features(store, joined(layer.species_features)), skip_bias(store, joined(layer.skip_bias)),
+        convolution(store, layer.paths, widest), gate_scalars(store, layer.gate.scalars), gate_gated(store, layer.gate.gated) {
     if (network.splines) {
-      table = TableWeights<T>(stream, layer.table);
-      if (!layer.density.empty()) density_table = TableWeights<T>(stream, layer.density_table);
+      table = TableWeights<T>(store, layer.table);
+      if (!layer.density.empty()) density_table = TableWeights<T>(store, layer.density_table);
     } else {
-      pack_mlp(stream, network);
+      pack_mlp(store, network);
     }
-    if (layer.contracts) contraction = ContractionWeights<T>(stream, layer.contraction);
-    if (layer.has_readout) readout = ReadoutWeights<T>(stream, layer.readout);
-    if (layer.merged()) pack_elements(stream);
+    if (layer.contracts) contraction = ContractionWeights<T>(store, layer.contraction);
+    if (layer.has_readout) readout = ReadoutWeights<T>(store, layer.readout);
+    if (layer.merged()) pack_elements(store);
   }
 
  private:
@@ -253,9 +262,9 @@ struct LayerWeights {
     return all;
   }
 
-  void pack_mlp(Stream& stream, const Network& network) {
+  void pack_mlp(Store& store, const Network& network) {
     const auto array = [&](const std::vector<double>& x) {
-      mlp_arrays.emplace_back(stream, x);
+      mlp_arrays.emplace_back(store, x);
       return mlp_arrays.back().data();
     };
     std::vector<DeviceMlpLayer> all;
@@ -266,15 +275,15 @@ struct LayerWeights {
       all.push_back(to);
       widest_mlp = std::max(widest_mlp, l.out);
     }
-    mlp = DeviceArray<DeviceMlpLayer>(stream, all);
-    density = DeviceArray<double>(stream, spec->density);
+    mlp = DeviceArray<DeviceMlpLayer>(store, all);
+    density = DeviceArray<double>(store, spec->density);
     LinearMap map;
     const Matrix& m = spec->radial_matrix;
     map.parts.push_back({Irrep{0, 1}, 0, 0, m.in, m.out, {m}});
-    radial = DeviceMap<T>(stream, map);
+    radial = DeviceMap<T>(store, map);
   }
 
-  void pack_elements(Stream& stream) {
+  void pack_elements(Store& store) {
     const auto& maps = spec->element_linear;
     const int C = spec->element_functions;
     std::vector<T> values;  // all matrices, one after the other
@@ -296,14 +305,14 @@ struct LayerWeights {
       offsets.push_back(std::move(forward)), offsets.push_back(std::move(reverse));
       all.push_back({part.ir.l, part.out, part.out_row, part.matrices.front().out, nullptr, nullptr});
     }
-    element_matrices = DeviceArray<T>(stream, values);
+    element_matrices = DeviceArray<T>(store, values);
     for (std::size_t k = 0; k < offsets.size(); ++k) {
       std::vector<const T*> list;
       for (const std::size_t offset : offsets[k]) list.push_back(element_matrices.data() + offset);
-      element_lists.emplace_back(stream, list);
+      element_lists.emplace_back(store, list);
       (k % 2 ? all[k / 2].reverse : all[k / 2].forward) = element_lists.back().data();
     }
-    element_parts = DeviceArray<ElementPart<T>>(stream, all);
+    element_parts = DeviceArray<ElementPart<T>>(store, all);
   }
 };
 
