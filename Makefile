@@ -21,21 +21,26 @@ SOURCES := $(shell find CMakeLists.txt pyproject.toml cmake gnn potential datase
 test: build/.tests
 	$(BIN)/python tests/run.py --build $(BUILD)
 
-quickstart: build/.installed
+quickstart: build/.quick
 	cd examples/quickstart && PATH="$(CURDIR)/$(BIN):$$PATH" python quickstart.py $(CURDIR)/$(MODEL) --output $(CURDIR)/build/quickstart
 
 install: build/.installed
 
 # One build tree holds what the Python package installs and the C++ tests, so nothing is compiled twice.
+# The CUDA backend is compiled (where nvcc is found) by `make test` and `make install`, not for the quick start.
 INSTALL := $(BIN)/pip install --quiet --no-build-isolation --no-deps --force-reinstall . -C build-dir=$(BUILD) -C cmake.define.ADATOM_WARNINGS_AS_ERRORS=ON
 
-build/.installed: build/.venv $(SOURCES)
-	$(INSTALL)
+build/.quick: build/.venv $(SOURCES)
+	$(INSTALL) -C cmake.define.ADATOM_BUILD_TESTS=OFF -C cmake.define.ADATOM_CUDA=OFF
 	touch $@
 
+build/.installed: build/.venv $(SOURCES)
+	$(INSTALL) -C cmake.define.ADATOM_BUILD_TESTS=OFF -C cmake.define.ADATOM_CUDA=AUTO
+	touch build/.quick $@
+
 build/.tests: build/.venv $(SOURCES)
-	$(INSTALL) -C cmake.define.ADATOM_BUILD_TESTS=ON
-	touch build/.installed $@
+	$(INSTALL) -C cmake.define.ADATOM_BUILD_TESTS=ON -C cmake.define.ADATOM_CUDA=AUTO
+	touch build/.quick build/.installed $@
 
 build/.venv: build/.packages pyproject.toml tests/requirements.py
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

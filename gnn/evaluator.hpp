@@ -54,14 +54,22 @@ struct LossGradient {
   const int* structure = nullptr;    ///< [n_nodes] index into `strains`
 };
 
+/// The cell of a structure, divided into bins for a search: potential/cell_grid.hpp. Vectors along which it is not periodic are of unit length.
+struct SearchBox {
+  double vectors[9], reciprocal[9];         ///< rows, angstrom
+  double low[3], inverse_extent[3];         ///< what the bins divide, in fractional coordinates
+  int bins[3], reach[3];                    ///< neighbours are at most `reach` bins away; beyond 0 .. bins-1 begin periodic images
+  int periodic[3];
+};
+
 /// Structures as they are, one after the other, for an evaluator that finds their neighbours itself.
 struct StructureView {
   int structures = 0;
-  const int* first_atom = nullptr;          ///< [structures + 1]
-  const double* cells = nullptr;            ///< [structures][9] rows are lattice vectors, angstrom
-  const unsigned char* periodic = nullptr;  ///< [structures][3]
-  const int* species = nullptr;             ///< [atoms]
-  const double* positions = nullptr;        ///< [atoms][3], angstrom
+  const int* first_atom = nullptr;            ///< [structures + 1]
+  const SearchBox* boxes = nullptr;           ///< [structures] for `range`
+  double range = 0.0;                         ///< of a search, angstrom: cutoff and skin
+  const int* species = nullptr;               ///< [atoms]
+  const double* positions = nullptr;          ///< [atoms][3], angstrom
   const double* position_tangents = nullptr;  ///< as of Graph
 };
 
@@ -72,10 +80,13 @@ class Evaluator {
   /// With the dual scalars `graph.position_tangents` must be set, and `result.force_tangents` is computed.
   virtual void evaluate(const Graph& graph, GraphResult& result, Halo* halo) = 0;
 
-  /// Whether evaluate(StructureView) works: neighbours are found on the device.
+  /// Whether it finds neighbours itself, that is whether evaluate_structures works.
   virtual bool finds_neighbours() const { return false; }
-  /// The same for structures. `revision` changes whenever anything but positions and cells does; neighbour lists are kept while atoms move little.
-  virtual void evaluate(const StructureView&, std::uint64_t /*revision*/, GraphResult&) { throw std::logic_error("this evaluator needs a graph"); }
+  /// evaluate() for structures, without a graph. `revision` changes whenever anything but positions and boxes does, 0: never keep; lists are kept while cells
+  /// stay and atoms move by less than half of what `range` is above the cutoff.
+  virtual void evaluate_structures(const StructureView&, std::uint64_t /*revision*/, GraphResult&) {
+    throw std::logic_error("this evaluator needs a graph");
+  }
 
   /// dL/d(array) for a loss of the energies, forces and strain derivatives of the graph, all terms together, by one pass in dual arithmetic (arXiv
   /// 2206.07697 trains by two nested reverse passes instead): positions move along -dL/dF and dL/ds, the adjoint of each energy is 1 + e dL/dE; then the

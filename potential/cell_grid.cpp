@@ -13,6 +13,7 @@ namespace {
 constexpr double least_volume_ratio = 1e-10;          // of |a . (b x c)| to |a| |b| |c|: below, the vectors count as dependent
 constexpr double largest_coordinate = 1e8;            // cells (or angstrom): beyond, a double keeps fewer than eight digits of a bond length
 constexpr double largest_image_count = 1e7;           // images of the cell that a search may visit
+constexpr int most_images = 511;                      // along a vector, of a search on a device (gnn/cuda/search.hpp)
 constexpr double bins_per_atom = 8, least_bins = 64;  // bounds the memory of a nearly empty cell
 
 double dot(const Vector3& a, const Vector3& b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
@@ -76,21 +77,26 @@ Lattice::Lattice(const Matrix3& cell, const std::array<bool, 3>& periodic) : pbc
   }
 }
 
+/// Fractional coordinate k of atom i. Throws std::invalid_argument for a position that is impossible.
+static double fractional_coordinate(const Lattice& lattice, const Vector3& r, std::size_t i, int k) {
+  if (!finite(r))
+    throw std::invalid_argument("position of atom " + std::to_string(i) + " (counted from 0) is " + text(r) +
+                                ", not finite: check the structure that was read or the step that made it");
+  const double s = dot(lattice.reciprocal[k], r);
+  if (!(std::abs(s) <= largest_coordinate))
+    throw std::invalid_argument("atom " + std::to_string(i) + " (counted from 0) at " + text(r) + " lies " + std::to_string(s) +
+                                (lattice.pbc[k] ? " cells" : " angstrom") + " from the origin, too far for double precision: wrap it into the cell");
+  return s;
+}
+
 void CellGrid::wrap(const Lattice& lattice, const std::vector<Vector3>& positions, std::vector<Vector3>& fractional) {
   const auto n = positions.size();
   fractional.resize(n), wrapped.resize(n), wraps.resize(n);
   for (std::size_t i = 0; i < n; ++i) {
     const Vector3& r = positions[i];
-    if (!finite(r))
-      throw std::invalid_argument("position of atom " + std::to_string(i) + " (counted from 0) is " + text(r) +
-                                  ", not finite: check the structure that was read or the step that made it");
     wrapped[i] = r;
     for (int k = 0; k < 3; ++k) {
-      double s = dot(lattice.reciprocal[k], r);
-      if (!(std::abs(s) <= largest_coordinate))
-        throw std::invalid_argument("atom " + std::to_string(i) + " (counted from 0) at " + text(r) + " lies " + std::to_string(s) +
-                                    (lattice.pbc[k] ? " cells" : " angstrom") +
-                                    " from the origin, too far for double precision: wrap it into the cell");
+      const double s = fractional_coordinate(lattice, r, i, k);
       wraps[i][k] = lattice.pbc[k] ? static_cast<int>(std::floor(s)) : 0;
       fractional[i][k] = s - wraps[i][k];
       for (int a = 0; a < 3; ++a) wrapped[i][a] -= wraps[i][k] * lattice.vectors[k][a];
@@ -98,25 +104,12 @@ void CellGrid::wrap(const Lattice& lattice, const std::vector<Vector3>& position
   }
 }
 
-CellGrid::CellGrid(const Lattice& lattice, const std::vector<Vector3>& positions, double range) {
-  std::vector<Vector3> fractional;
-  wrap(lattice, positions, fractional);
-
-  // The box that is divided: the cell where it is periodic, else what the atoms occupy.
-  Vector3 low{}, extent = {1, 1, 1};
-  for (int k = 0; k < 3; ++k) {
-    if (lattice.pbc[k] || positions.empty()) continue;
-    const auto [lowest, highest] =
-        std::minmax_element(fractional.begin(), fractional.end(), [k](const Vector3& p, const Vector3& q) { return p[k] < q[k]; });
-    low[k] = (*lowest)[k];
-    extent[k] = (*highest)[k] - low[k];
-  }
-
+BinCounts::BinCounts(const Lattice& lattice, const Vector3& extent, std::size_t atoms, double range) {
   // A hair wider than range / 2, so that rounding never calls for a third bin.
   const double width = 0.5 * range * (1 + 1e-9);
   const auto product = [](const std::array<int, 3>& v) { return double(v[0]) * v[1] * v[2]; };
   for (int k = 0; k < 3; ++k) bins[k] = static_cast<int>(std::clamp(extent[k] * lattice.heights[k] / width, 1.0, 1e6));
-  while (product(bins) > bins_per_atom * double(positions.size()) + least_bins) {
+  while (product(bins) > bins_per_atom * double(atoms) + least_bins) {
     int& most = *std::max_element(bins.begin(), bins.end());
     most = (most + 1) / 2;
   }
@@ -135,6 +128,15 @@ CellGrid::CellGrid(const Lattice& lattice, const std::vector<Vector3>& positions
     reach[k] = static_cast<int>(reached);
     images[k] = (reach[k] + bins[k] - 1) / bins[k];
   }
+}
+
+CellGrid::CellGrid(const Lattice& lattice, const std::vector<Vector3>& positions, double range) {
+  std::vector<Vector3> fractional;
+  wrap(lattice, positions, fractional);
+  Vector3 low, extent;
+  find_box(lattice, positions.size(), [&](std::size_t i, int k) { return fractional[i][k]; }, low, extent);
+  const BinCounts counts(lattice, extent, positions.size(), range);
+  bins = counts.bins, reach = counts.reach, images = counts.images;
 
   bin.resize(positions.size());
   for (std::size_t i = 0; i < positions.size(); ++i)
@@ -142,7 +144,6 @@ CellGrid::CellGrid(const Lattice& lattice, const std::vector<Vector3>& positions
       bin[i][k] = bins[k] == 1 ? 0 : std::clamp(static_cast<int>((fractional[i][k] - low[k]) / extent[k] * bins[k]), 0, bins[k] - 1);
   sort_atoms();
 
-  image_cells.reserve(static_cast<std::size_t>(image_count));
   for (int a = -images[0]; a <= images[0]; ++a)
     for (int b = -images[1]; b <= images[1]; ++b)
       for (int c = -images[2]; c <= images[2]; ++c) image_cells.push_back({a, b, c});
@@ -165,6 +166,26 @@ void CellGrid::sort_atoms() {
     const int p = next[linear(i)]++;
     atom[p] = i, x[p] = wrapped[i][0], y[p] = wrapped[i][1], z[p] = wrapped[i][2];
   }
+}
+
+gnn::SearchBox search_box(const Structure& structure, double range) {
+  const Lattice lattice(structure.cell, structure.pbc);
+  Vector3 low, extent;
+  find_box(lattice, structure.positions.size(), [&](std::size_t i, int k) { return fractional_coordinate(lattice, structure.positions[i], i, k); }, low, extent);
+  const BinCounts counts(lattice, extent, structure.positions.size(), range);
+  gnn::SearchBox box{};
+  for (int k = 0; k < 3; ++k) {
+    std::copy_n(lattice.vectors[k].begin(), 3, box.vectors + 3 * k);
+    std::copy_n(lattice.reciprocal[k].begin(), 3, box.reciprocal + 3 * k);
+    box.low[k] = low[k], box.inverse_extent[k] = extent[k] > 0 ? 1 / extent[k] : 0.0;
+    box.bins[k] = counts.bins[k], box.reach[k] = counts.reach[k];
+    box.periodic[k] = structure.pbc[k];
+    if (counts.images[k] > most_images)
+      throw std::invalid_argument("cell vector " + std::to_string(k) + " " + text(lattice.vectors[k]) + " spans a height of " +
+                                  std::to_string(lattice.heights[k]) + " angstrom, too small for a cutoff of " + std::to_string(range) +
+                                  " angstrom on a device: is the cell in angstrom?");
+  }
+  return box;
 }
 
 }  // namespace adatom

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "adatom/structure.hpp"
+#include "gnn/evaluator.hpp"
 
 /// Atoms sorted into bins of about half the range of a neighbour search.
 namespace adatom {
@@ -18,6 +19,31 @@ struct Lattice {
   Matrix3 reciprocal;  ///< rows; fractional coordinate s_k = reciprocal[k] . r
   Vector3 heights;     ///< distance of the two faces that vector k connects, angstrom
 };
+
+/// How the box that atoms occupy is divided into bins.
+struct BinCounts {
+  std::array<int, 3> bins{}, reach{};
+  std::array<int, 3> images{};
+
+  /// `extent`: of the box, in fractional coordinates. Throws std::invalid_argument for a cell so small that a receiver would have millions of images in range.
+  BinCounts(const Lattice& lattice, const Vector3& extent, std::size_t atoms, double range);
+};
+
+/// The box to divide: the cell where it is periodic, else what the atoms occupy; in fractional coordinates, of which `fractional(i, k)` is one.
+template <class Fractional>
+void find_box(const Lattice& lattice, std::size_t atoms, Fractional fractional, Vector3& low, Vector3& extent) {
+  low = {}, extent = {1, 1, 1};
+  for (int k = 0; k < 3; ++k) {
+    if (lattice.pbc[k] || atoms == 0) continue;
+    double lowest = fractional(0, k), highest = lowest;
+    for (std::size_t i = 1; i < atoms; ++i) {
+      const double s = fractional(i, k);
+      lowest = s < lowest ? s : lowest, highest = s > highest ? s : highest;
+    }
+    low[k] = lowest;
+    extent[k] = highest - lowest;
+  }
+}
 
 /// The grid of bins. An atom's neighbours lie at most `reach` bins away along each vector; a bin index outside 0 .. bins-1 means a periodic image.
 struct CellGrid {
@@ -43,5 +69,9 @@ struct CellGrid {
   void wrap(const Lattice& lattice, const std::vector<Vector3>& positions, std::vector<Vector3>& fractional);
   void sort_atoms();
 };
+
+/// For evaluators that find neighbours themselves. Throws as Lattice and BinCounts; positions that are not finite are found here only in structures that are not
+/// periodic throughout.
+gnn::SearchBox search_box(const Structure& structure, double range);
 
 }  // namespace adatom

@@ -9,6 +9,7 @@
 #include "adatom/neighbor_list.hpp"
 #include "gnn/evaluator.hpp"
 #include "potential/batch.hpp"
+#include "potential/cell_grid.hpp"
 #include "potential/model_file.hpp"
 
 namespace adatom {
@@ -18,6 +19,7 @@ namespace {
 constexpr double skin = 0.5;  // angstrom
 // Structures are evaluated together up to this many atoms: enough to occupy any CPU, and memory stays bounded for a batch of any length.
 constexpr int atoms_per_batch = 20000;
+constexpr int atoms_per_device_batch = 200000;  // the same for a GPU
 
 std::string quoted(const std::vector<std::string>& names) {
   std::string text;
@@ -96,8 +98,16 @@ struct Potential::Implementation {
   std::vector<int> species;
   Batch batch;
 
+  // Structures for an evaluator that finds neighbours itself.
+  struct {
+    std::vector<int> numbers, first_atom;  // of the last ones
+    std::vector<std::array<bool, 3>> pbc;
+    std::vector<gnn::SearchBox> boxes;
+    std::vector<Vector3> positions;        // of several
+  } view;
+
   // Graphs come from several sources, each with its own count of revisions; evaluators see one count.
-  enum class Source { none, structure, batch, caller };
+  enum class Source { none, structure, batch, caller, view };
   Source source = Source::none;
   std::uint64_t source_revision = 0, revision = 0;
 
@@ -163,11 +173,66 @@ struct Potential::Implementation {
     return made;
   }
 
+  gnn::Evaluator& engine_for(const double* tangents) {
+    if (tangents && !dual_evaluator) dual_evaluator = make_evaluator(true);
+    return tangents ? *dual_evaluator : *evaluator;
+  }
+
   void run(const Graph& graph, GraphResult& result, Halo* halo) {
-    if (graph.position_tangents && !dual_evaluator) dual_evaluator = make_evaluator(true);
-    gnn::Evaluator& engine = graph.position_tangents ? *dual_evaluator : *evaluator;
+    gnn::Evaluator& engine = engine_for(graph.position_tangents);
     engine.evaluate(graph, result, halo);
     flops_per_step = engine.counters().flops_per_step;
+  }
+
+  /// Structures begin .. end-1, whose neighbours the evaluator finds.
+  void run(const Structure* begin, const Structure* end, const double* tangents, GraphResult& result) {
+    const auto count = static_cast<std::size_t>(end - begin);
+    std::vector<int> numbers, first_atom{0};
+    std::vector<std::array<bool, 3>> pbc;
+    for (const Structure* s = begin; s != end; ++s) {
+      if (s->numbers.size() != s->positions.size())
+        throw std::invalid_argument("structure has " + std::to_string(s->numbers.size()) + " atomic numbers but " + std::to_string(s->positions.size()) +
+                                    " positions: give one of each per atom");
+      numbers.insert(numbers.end(), s->numbers.begin(), s->numbers.end());
+      first_atom.push_back(static_cast<int>(numbers.size()));
+      pbc.push_back(s->pbc);
+    }
+    const bool again = source == Source::view && numbers == view.numbers && first_atom == view.first_atom && pbc == view.pbc;
+    if (!again) {
+      species.clear();
+      for (const int z : numbers) species.push_back(species_of[z]);
+      view.numbers = std::move(numbers), view.first_atom = std::move(first_atom), view.pbc = std::move(pbc);
+    }
+    // A list with a skin pays where the same atoms come again.
+    gnn::StructureView v;
+    v.range = info.cutoff + (again || count == 1 ? skin : 0.0);
+    view.boxes.clear();
+    for (const Structure* s = begin; s != end; ++s) view.boxes.push_back(search_box(*s, v.range));
+    if (count > 1) {
+      view.positions.clear();
+      for (const Structure* s = begin; s != end; ++s) view.positions.insert(view.positions.end(), s->positions.begin(), s->positions.end());
+    }
+    v.structures = static_cast<int>(count);
+    v.first_atom = view.first_atom.data();
+    v.boxes = view.boxes.data();
+    v.species = species.data();
+    v.positions = (count == 1 ? begin->positions : view.positions).front().data();
+    v.position_tangents = tangents;
+    gnn::Evaluator& engine = engine_for(tangents);
+    engine.evaluate_structures(v, revision_of(Source::view, again ? source_revision : source_revision + 1), result);
+    flops_per_step = engine.counters().flops_per_step;
+  }
+
+  /// One structure, by whichever way the evaluator has.
+  void run(const Structure& structure, const double* tangents, GraphResult& result) {
+    if (evaluator->finds_neighbours()) {
+      use_elements(structure);
+      run(&structure, &structure + 1, tangents, result);
+      return;
+    }
+    Graph graph = graph_of(structure);
+    graph.position_tangents = tangents;
+    run(graph, result, nullptr);
   }
 
   /// Updates the neighbour list; the graph is valid until the next call.
@@ -188,6 +253,26 @@ struct Potential::Implementation {
     graph.shifts = crosses ? list.shifts().front().data() : nullptr;
     graph.positions = list.positions().empty() ? nullptr : list.positions().front().data();
     return graph;
+  }
+
+  /// Structures as one batch. Which structure an error is about is told by evaluating each alone.
+  void run_on_device(const std::vector<Structure>& structures, std::size_t begin, std::size_t end, GraphResult& result) {
+    try {
+      run(structures.data() + begin, structures.data() + end, nullptr, result);
+    } catch (const std::invalid_argument&) {
+      for (std::size_t k = begin; k < end; ++k) {
+        if (structures[k].numbers.empty() && structures[k].positions.empty()) continue;
+        std::vector<double> energies(structures[k].numbers.size());
+        GraphResult alone;
+        alone.energies = energies.data();
+        try {
+          run(&structures[k], &structures[k] + 1, nullptr, alone);
+        } catch (const std::invalid_argument& error) {
+          throw std::invalid_argument("structure " + std::to_string(k) + " (counted from 0) of the batch: " + error.what());
+        }
+      }
+      throw;
+    }
   }
 
   /// Evaluates structures begin .. end-1 as one graph.
@@ -255,7 +340,6 @@ int Potential::species(int atomic_number) const {
 }
 
 Result Potential::evaluate(const Structure& structure, const Request& request) {
-  const Graph graph = implementation_->graph_of(structure);
   const std::size_t n = structure.positions.size();
   Result result;
   result.energies.resize(n);
@@ -267,7 +351,7 @@ Result Potential::evaluate(const Structure& structure, const Request& request) {
     out.forces = data(result.forces);
     out.want_virial = request.virial;
     out.atom_virials = data(result.virials);
-    implementation_->run(graph, out, nullptr);
+    implementation_->run(structure, nullptr, out);
     result.energy = sum(out.energies, n);
     if (request.virial) result.virial = symmetric(out.virial);
   }
@@ -281,21 +365,26 @@ void Potential::Implementation::evaluate_batch(const std::vector<Structure>& str
   std::vector<int> batch_species;
   for (std::size_t k = begin; k < end; ++k)
     for (const int z : structures[k].numbers) batch_species.push_back(species_of[z]);
-  batch.assign(structures, begin, end, info.cutoff, threads);
+  const bool on_device = evaluator->finds_neighbours();
+  if (!on_device) batch.assign(structures, begin, end, info.cutoff, threads);
   const std::size_t n = batch_species.size();
 
   std::vector<double> energies(n);
   std::vector<Vector3> forces(request.forces ? n : 0);
   std::vector<std::array<double, 9>> virials(request.virial || request.virials ? n : 0);
   if (n > 0) {
-    Graph graph = batch.graph();
-    graph.species = batch_species.data();
-    graph.revision = revision_of(Source::batch, source_revision + 1);  // another graph than any before
     GraphResult out;
     out.energies = energies.data();
     out.forces = data(forces);
     out.atom_virials = data(virials);
-    run(graph, out, nullptr);
+    if (on_device) {
+      run_on_device(structures, begin, end, out);
+    } else {
+      Graph graph = batch.graph();
+      graph.species = batch_species.data();
+      graph.revision = revision_of(Source::batch, source_revision + 1);  // another graph than any before
+      run(graph, out, nullptr);
+    }
   }
 
   std::size_t first = 0;
@@ -322,7 +411,8 @@ std::vector<Result> Potential::evaluate(const std::vector<Structure>& structures
   for (std::size_t begin = 0, end = 0; begin < structures.size(); begin = end) {
     for (std::size_t atoms = 0; end < structures.size(); ++end) {
       atoms += structures[end].positions.size();
-      if (end > begin && atoms > atoms_per_batch) break;
+      const std::size_t most = implementation_->evaluator->finds_neighbours() ? atoms_per_device_batch : atoms_per_batch;
+      if (end > begin && atoms > most) break;
     }
     implementation_->evaluate_batch(structures, begin, end, request, results);
   }
@@ -338,13 +428,11 @@ std::vector<Vector3> Potential::hessian_vector(const Structure& structure, const
     for (const double x : v[i])
       if (!std::isfinite(x))
         throw std::invalid_argument("row " + std::to_string(i) + " (counted from 0) of the vector of a Hessian-vector product is not finite");
-  Graph graph = implementation_->graph_of(structure);
   std::vector<Vector3> product(n);
   if (n == 0) return product;
-  graph.position_tangents = v.front().data();
   GraphResult out;
   out.force_tangents = data(product);
-  implementation_->run(graph, out, nullptr);
+  implementation_->run(structure, v.front().data(), out);
   for (Vector3& row : product)  // H v = -dF
     for (double& x : row) x = -x;
   return product;

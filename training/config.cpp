@@ -102,6 +102,7 @@ void describe(Table& t, RunConfig& c) {
   t.bind("model", c.model);
   t.bind("seed", c.seed);
   t.choose<TrainingPrecision>("precision", c.precision, {{"single", TrainingPrecision::single}, {"double", TrainingPrecision::full}});
+  t.choose<Device>("device", c.device, {{"cpu", Device::cpu}, {"cuda", Device::cuda}});
   t.bind<int>("threads", c.threads, whole);
   t.bind("output", c.output);
   t.bind("frozen", c.frozen);

@@ -54,6 +54,7 @@ struct RunConfig {
   int checkpoint_every = 1;      ///< epochs
   std::uint64_t seed = 1;
   TrainingPrecision precision = TrainingPrecision::single;
+  Device device = Device::cpu;
   int threads = 0;
   std::string output = "run";    ///< folder
 };

@@ -7,7 +7,8 @@
 
 namespace adatom::training {
 
-TrainingModel::TrainingModel(const ModelFile& file, const std::vector<int>& elements, TrainingPrecision precision, int threads, int knots)
+TrainingModel::TrainingModel(const ModelFile& file, const std::vector<int>& elements, TrainingPrecision precision, Device device, int threads,
+                             int knots)
     : file_(file), threads_(threads > 0 ? threads : omp_get_max_threads()) {
   gnn::NetworkOptions options;
   options.elements = file.elements;
@@ -23,10 +24,13 @@ TrainingModel::TrainingModel(const ModelFile& file, const std::vector<int>& elem
     Head head;
     head.network = std::make_unique<gnn::TrainableNetwork>(file.architecture, file.tensors, options);
     const bool single = precision == TrainingPrecision::single;
-    head.plain = gnn::make_cpu_evaluator(head.network->network(), single ? gnn::Scalar::float32 : gnn::Scalar::float64);
-    head.dual = gnn::make_cpu_evaluator(head.network->network(), single ? gnn::Scalar::dual32 : gnn::Scalar::dual64);
-    head.plain->set_threads(threads);
-    head.dual->set_threads(threads);
+    const auto make = [&](gnn::Scalar scalar) {
+      auto made = device == Device::cuda ? gnn::make_cuda_evaluator(head.network->network(), scalar) : gnn::make_cpu_evaluator(head.network->network(), scalar);
+      made->set_threads(threads);
+      return made;
+    };
+    head.plain = make(single ? gnn::Scalar::float32 : gnn::Scalar::float64);
+    head.dual = make(single ? gnn::Scalar::dual32 : gnn::Scalar::dual64);
     networks_.push_back(std::move(head));
   }
   values_ = networks_.front().network->values();

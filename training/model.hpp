@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "adatom/potential.hpp"
 #include "gnn/trainable.hpp"
 #include "potential/model_file.hpp"
 #include "training/loss.hpp"
@@ -25,8 +26,9 @@ struct ParameterBlock {
 /// A model under training: parameters in double, networks of all its heads, evaluators in the precision of the run.
 class TrainingModel {
  public:
-  /// `elements`: atomic numbers that the data has (a subset of the model's); others keep their weights. `threads` 0: as OpenMP decides.
-  TrainingModel(const ModelFile& file, const std::vector<int>& elements, TrainingPrecision precision, int threads, int knots = 0);
+  /// `elements`: atomic numbers that the data has (a subset of the model's); others keep their weights. `threads` 0: as OpenMP decides. Throws
+  /// std::runtime_error that says why for a device that cannot be used.
+  TrainingModel(const ModelFile& file, const std::vector<int>& elements, TrainingPrecision precision, Device device, int threads, int knots = 0);
 
   const std::vector<ParameterBlock>& blocks() const { return blocks_; }
   std::size_t size() const { return size_; }  ///< parameters

@@ -8,7 +8,7 @@
 namespace adatom::training {
 
 /// The processes of a torch.distributed group (c10d: Gloo, NCCL, MPI), found by the name under which torch.distributed has registered it.
-/// Throws c10::Error if there is none.
-std::shared_ptr<Communicator> process_group(const std::string& name);
+/// `on_device`: the group has NCCL for tensors of CUDA devices, and long sums go through the current device. Throws c10::Error if there is no such group.
+std::shared_ptr<Communicator> process_group(const std::string& name, bool on_device = false);
 
 }  // namespace adatom::training

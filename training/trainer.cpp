@@ -73,7 +73,7 @@ void Trainer::Implementation::make_model() {
   head_names = file.heads;
   for (const std::string& head : data.heads) model_head(head);
   original = file;
-  model = std::make_unique<TrainingModel>(file, data.elements, config.precision, config.threads);
+  model = std::make_unique<TrainingModel>(file, data.elements, config.precision, config.device, config.threads);
 }
 
 /// Gives a model that was read the atomic energies that the configuration asks for.

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 // Edges at the beginning and at the end of a step: vectors from positions and the repulsion of close pairs; forces and virials from the edges' derivatives.
 #pragma once
-#include "gnn/cuda/graph.hpp"
+#include "gnn/cuda/search.hpp"
 
 namespace adatom::gnn::cuda {
 
 /// What FormEdges leaves beside the edges: the lowest receiver (in the caller's order) with a position that is not finite, and with a neighbour on its spot;
-/// the number of edges within the cutoff.
-enum EdgeStatus { not_finite, coincident, active_edges, edge_status_size };
+/// the number of edges within the cutoff. Of GatherPositions: the lowest node that moved too far for its list.
+enum EdgeStatus { not_finite, coincident, active_edges, moved, edge_status_size };
 
 /// Vectors of the edges within the cutoff; f = 0 or the repulsion's; energies = 0 or the repulsion's. A warp per receiver.
 template <class S>
@@ -18,6 +18,7 @@ struct FormEdges {
 
   DeviceGraph g;
   double limit = 0.0;                         ///< cutoff squared
+  double least = 1e-12;                       ///< square of the distance below which two atoms are on the same spot
   const double* tangents = nullptr;           ///< [nodes][3] in the caller's order, of dual scalars
   double sign = 1.0;                          ///< of `tangents`
   const double* strains = nullptr;            ///< null, or [structures][9]: r' = strain r on top
@@ -39,7 +40,7 @@ struct FormEdges {
     team.each([&](int lane) {
       energy[lane] = Sum(0);
       active[lane] = 0;
-      const double* xi = g.positions + 3 * std::size_t(g.node[i]);
+      const double* xi = g.x + 3 * std::size_t(i);
       const bool finite = xi[0] - xi[0] == 0.0 && xi[1] - xi[1] == 0.0 && xi[2] - xi[2] == 0.0;
       if (!finite) lower(&status[not_finite], g.node[i]);
       for (int e = g.first_edge[i] + lane; e < g.first_edge[i + 1]; e += warp_size) form(i, e, xi, finite, energy[lane], active[lane]);
@@ -58,17 +59,21 @@ struct FormEdges {
  private:
   ADATOM_DEVICE void form(int i, int e, const double* xi, bool finite, Sum& energy, int& active) const {
     const int j = g.sender[e];
-    const double* xj = g.positions + 3 * std::size_t(g.node[j]);
+    const double* xj = g.x + 3 * std::size_t(j);
     double v[3] = {xj[0] - xi[0], xj[1] - xi[1], xj[2] - xi[2]};
     if (g.shift) {
       const double* s = g.shifts + 3 * std::size_t(g.shift[e]);
       v[0] += s[0], v[1] += s[1], v[2] += s[2];
+    } else if (g.image) {
+      const int h = g.image[e], h0 = (h >> 20) - 512, h1 = (h >> 10 & 1023) - 512, h2 = (h & 1023) - 512;
+      const double* cell = g.boxes[g.structure[i]].box.vectors;
+      for (int a = 0; a < 3; ++a) v[a] += h0 * cell[a] + h1 * cell[3 + a] + h2 * cell[6 + a];
     }
     const double r2 = v[0] * v[0] + v[1] * v[1] + v[2] * v[2];
     EdgeVector<S> out{};
     if (forces)
       for (int a = 0; a < 3; ++a) forces[3 * std::size_t(e) + a] = Sum(0);
-    if (finite && r2 < limit && r2 >= 1e-12) {
+    if (finite && r2 < limit && r2 >= least) {
       Sum d[3];
       for (int a = 0; a < 3; ++a) {
         if constexpr (is_dual<S>) {
@@ -87,7 +92,7 @@ struct FormEdges {
       out[3] = sqrt(out[0] * out[0] + out[1] * out[1] + out[2] * out[2]);
       ++active;
       if (repels) energy = energy + repel(e, g.species[i], g.species[j], d);
-    } else if (finite && r2 < 1e-12) {
+    } else if (finite && r2 < least) {
       lower(&status[coincident], g.node[i]);
     } else if (!(r2 < 1.7e308)) {
       lower(&status[not_finite], g.node[i]);

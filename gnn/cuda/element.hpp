@@ -74,7 +74,9 @@ struct ElementForward {
       for (int k = t; k < in.message_size; k += size) own[k] = S(T(0));
     });
     for (int run = g.first_run[i]; run < g.first_run[i + 1]; ++run) {
-      const int begin = g.run_edge[run], end = g.run_edge[run + 1], zj = g.species[g.sender[begin]];
+      const int begin = g.run_edge[run], end = g.run_edge[run + 1];
+      if (begin == end) continue;
+      const int zj = g.species[g.sender[begin]];
       team.each([&](int t) {
         for (int k = t; k < lms * C; k += size) B[k] = S(T(0));
       });
@@ -168,7 +170,9 @@ struct ElementReverse {
       for (int k = t; k < in.message_size; k += size) own[k] = gmessage[std::size_t(i) * in.message_size + k];
     });
     for (int run = g.first_run[i]; run < g.first_run[i + 1]; ++run) {
-      const int begin = g.run_edge[run], end = g.run_edge[run + 1], zj = g.species[g.sender[begin]];
+      const int begin = g.run_edge[run], end = g.run_edge[run + 1];
+      if (begin == end) continue;
+      const int zj = g.species[g.sender[begin]];
       team.each([&](int t) {
         for (int k = t; k < lms * C; k += size) {
           const int lm = k / C, c = k % C, l = lm < 1 ? 0 : lm < 4 ? 1 : lm < 9 ? 2 : 3;

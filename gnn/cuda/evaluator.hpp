@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "gnn/cuda/edges.hpp"
+#include "gnn/cuda/lists.hpp"
 #include "gnn/cuda/tasks.hpp"
 #include "gnn/cuda/topology.hpp"
 #include "gnn/evaluator.hpp"
@@ -50,7 +51,37 @@ class CudaEvaluator final : public Evaluator {
       throw_fault();
     }
     if (stream_.launches() > before) launches_ = stream_.launches() - before;
-    collect(graph, result);
+    collect(result);
+  }
+
+  bool finds_neighbours() const override { return true; }
+
+  void evaluate_structures(const StructureView& view, std::uint64_t revision, GraphResult& result) override {
+    if constexpr (is_dual<S>)
+      if (!view.position_tangents) throw std::invalid_argument("a derivative along positions needs position_tangents");
+    stream_.use();
+    const Wanted wanted{result.forces || result.want_virial || result.atom_virials || result.force_tangents, result.want_virial,
+                        result.atom_virials != nullptr, false};
+    const std::size_t atoms = view.first_atom[view.structures];
+    try {
+      prepare_atoms(view, revision, wanted);
+      std::copy_n(view.positions, 3 * atoms, host_.positions);
+      if constexpr (is_dual<S>) std::copy_n(view.position_tangents, 3 * atoms, host_.tangents);
+      if (!listed_ || !lists_.fits(view)) make_lists(view);
+      for (bool again = true; again;) {
+        const long before = stream_.launches();
+        stream_.replay(key_, [&] { begin(), passes(nullptr), finish(); });
+        stream_.synchronize();
+        if (stream_.launches() > before) launches_ = stream_.launches() - before;
+        // Whether atoms moved too far for the list is seen at the end of a step, which is then done once more: no step waits for the answer.
+        again = host_.status[moved] < graph_.nodes;
+        if (again) make_lists(view);
+      }
+    } catch (const OutOfMemory& error) {
+      fail_memory(error.bytes);
+    }
+    throw_fault();
+    collect(result);
   }
 
   void weight_gradient(const Graph& graph, const LossGradient& loss, ArrayGradients& gradient) override {
@@ -85,7 +116,7 @@ class CudaEvaluator final : public Evaluator {
   EvaluatorCounters counters() const override {
     EvaluatorCounters c;
     c.flops_per_step = flops_;
-    c.workspace_bytes = arena_.bytes() + topology_arena_.bytes();
+    c.workspace_bytes = arena_.bytes() + topology_arena_.bytes() + lists_.bytes();
     c.launches_per_step = launches_;
     return c;
   }
@@ -114,6 +145,8 @@ class CudaEvaluator final : public Evaluator {
     S *contracted = nullptr;  ///< [receivers] the same: contraction of the message
   };
 
+  static constexpr double least_distance = 1e-3;  ///< angstrom; no two atoms of a meaningful structure are closer
+
   int last() const { return static_cast<int>(layers_.size()) - 1; }
 
   void pack() {
@@ -139,6 +172,63 @@ class CudaEvaluator final : public Evaluator {
   }
 
   // ------------------------------------------------------------------------------------------------------ preparation
+  /// What does not change while atoms move: their species, host memory.
+  void prepare_atoms(const StructureView& view, std::uint64_t revision, const Wanted& wanted) {
+    const int atoms = view.first_atom[view.structures];
+    const bool same = revision != 0 && built_ && of_structures_ && revision == topology_.revision && atoms == graph_.nodes;
+    if (same && wanted == wanted_) return;
+    if (same && listed_) {
+      wanted_ = wanted;
+      reserve_host();
+      reserve(wanted);
+      return;
+    }
+    if (!same) {
+      built_ = listed_ = false;
+      of_structures_ = true;
+      graph_ = {};
+      graph_.receivers = graph_.nodes = atoms;
+      shift_rows_ = 0;
+      topology_.build_species(view.species, atoms, network_->species());
+      topology_.revision = revision;
+      topology_.first_edge.clear();
+      lists_.set_atoms(stream_, view, network_->species(), topology_.groups);
+      built_ = true;
+    }
+    wanted_ = wanted;
+    reserve_host();
+    listed_ = false;  // memory of the device is laid out when the number of edges is known
+  }
+
+  /// Neighbour lists of the present positions, and memory for as many edges, and some more.
+  void make_lists(const StructureView& view) {
+    const bool fresh = !listed_;
+    const DeviceGraph old = graph_;
+    listed_ = false;
+    lists_.build(stream_, view, host_.positions, !network_->splines);
+    graph_ = lists_.graph();
+    graph_.pairs = network_->radial.depends_on_pair();
+    if (graph_.node != old.node || graph_.sender != old.sender || graph_.boxes != old.boxes) ++key_;
+    groups_ = lists_.groups(), receiver_ = lists_.receiver();
+    move_limit2_ = 0.25 * (view.range - network_->cutoff) * (view.range - network_->cutoff);
+    edges_ = lists_.edges();
+    topology_.first_edge.clear();
+    if (!network_->splines) download_first_edges();
+    make_tasks(false);
+    if (fresh || lists_.edge_room() != edge_room_ || blocks_.size() > 1 || !network_->splines) {
+      edge_room_ = lists_.edge_room();
+      reserve(wanted_);
+    }
+    listed_ = true;
+  }
+
+  void download_first_edges() {
+    if (!topology_.first_edge.empty()) return;
+    topology_.first_edge.resize(graph_.receivers + 1);
+    stream_.download(topology_.first_edge.data(), graph_.first_edge, topology_.first_edge.size() * sizeof(int));
+    stream_.synchronize();
+  }
+
   /// Memory and topology, and what goes up with the step.
   void begin_step(const Graph& graph, const Wanted& wanted, [[maybe_unused]] const double* tangents) {
     try {
@@ -152,9 +242,10 @@ class CudaEvaluator final : public Evaluator {
   }
 
   void prepare(const Graph& g, const Wanted& wanted) {
-    if (g.revision == 0 || !built_ || g.revision != topology_.revision || g.n_receivers != graph_.receivers || g.n_nodes != graph_.nodes) {
-      built_ = false;
+    if (g.revision == 0 || !built_ || of_structures_ || g.revision != topology_.revision || g.n_receivers != graph_.receivers || g.n_nodes != graph_.nodes) {
+      built_ = of_structures_ = false;
       topology_.build(g, network_->species());
+      edges_ = edge_room_ = topology_.edges();
       upload_topology(g);
       make_tasks(wanted.weights);
       built_ = true;
@@ -189,12 +280,12 @@ class CudaEvaluator final : public Evaluator {
 
   void make_tasks(bool gradients) {
     std::vector<int> shape = topology_.first_of_species;
-    if (!network_->splines) shape.push_back(topology_.edges());
+    if (!network_->splines) shape.push_back(edges_);
     if (!tasks_.empty() && shape == tasks_shape_ && (tasks_gradients_ || !gradients)) return;
     tasks_shape_.clear();
     tasks_.clear();
     task_store_.begin();
-    const TaskMaker<T> maker(task_store_, *network_, topology_.first_of_species, graph_.receivers, topology_.edges());
+    const TaskMaker<T> maker(task_store_, *network_, topology_.first_of_species, graph_.receivers, edges_);
     for (const LayerWeights<T>& layer : layers_) tasks_.push_back(maker.make(layer, gradients));
     task_store_.upload(stream_);
     stream_.synchronize();
@@ -207,7 +298,7 @@ class CudaEvaluator final : public Evaluator {
     wanted_ = wanted;
     ++key_;
     try {
-      reserve_host();
+      if (!of_structures_) reserve_host();  // the others' is in use
       reserved_structures_ = structures_;
       for (int receivers = std::max(graph_.receivers, 1);; receivers = (receivers + 1) / 2) {
         make_blocks(receivers);
@@ -231,15 +322,20 @@ class CudaEvaluator final : public Evaluator {
   [[noreturn]] void fail_memory(std::size_t needed) {
     built_ = false;
     const double per_atom = static_cast<double>(needed) / std::max(graph_.nodes, 1);
-    throw std::runtime_error("out of memory on the CUDA device: " + std::to_string(graph_.nodes) + " atoms with " + std::to_string(topology_.edges()) +
+    throw std::runtime_error("out of memory on the CUDA device: " + std::to_string(graph_.nodes) + " atoms with " + std::to_string(edges_) +
                              " edges need " + std::to_string(needed >> 20) + " MiB beside the model, " + std::to_string(static_cast<long>(per_atom)) +
                              " bytes per atom, and other processes or models may hold some of it: use more devices, fewer atoms, float32, or smaller batches");
   }
 
   void make_blocks(int receivers) {
     blocks_.clear();
+    if (of_structures_ && receivers < graph_.receivers) download_first_edges();
     for (int first = 0; first < graph_.receivers; first += receivers) blocks_.push_back(std::min(first + receivers, graph_.receivers));
     block_receivers_ = block_edges_ = 0;
+    if (blocks_.size() == 1) {
+      block_receivers_ = graph_.receivers, block_edges_ = edge_room_;
+      return;
+    }
     int first = 0;
     for (const int end : blocks_) {
       block_receivers_ = std::max(block_receivers_, end - first);
@@ -270,13 +366,14 @@ class CudaEvaluator final : public Evaluator {
     host_arena_.add(host_.structure, wanted_.weights && structures_ ? nodes : 0);
     host_arena_.add(host_.gradient, wanted_.weights ? array_entries() : 0);
     host_arena_.commit();
-    host_.cleared[not_finite] = host_.cleared[coincident] = std::numeric_limits<int>::max();
+    host_.cleared[not_finite] = host_.cleared[coincident] = host_.cleared[moved] = std::numeric_limits<int>::max();
     host_.cleared[active_edges] = 0;
   }
 
   void request() {
-    const std::size_t nodes = graph_.nodes, receivers = graph_.receivers, edges = topology_.edges();
+    const std::size_t nodes = graph_.nodes, receivers = graph_.receivers, edges = edge_room_;
     arena_.add(positions_, 3 * nodes);
+    arena_.add(x_, 3 * nodes);
     arena_.add(tangents_, is_dual<S> ? 3 * nodes : 0);
     arena_.add(shifts_, 3 * std::size_t(shift_rows_));
     arena_.add(status_, edge_status_size);
@@ -372,11 +469,19 @@ class CudaEvaluator final : public Evaluator {
     }
     stream_.upload(status_, host_.cleared, edge_status_size * sizeof(int));
     g_ = graph_;
-    g_.positions = positions_;
+    g_.x = x_;
     g_.shifts = shifts_;
+    GatherPositions gather;
+    gather.node = g_.node, gather.positions = positions_, gather.x = x_;
+    if (of_structures_) {
+      gather.offset = lists_.offset(), gather.reference = lists_.reference();
+      gather.limit2 = move_limit2_, gather.moved = status_ + moved;
+    }
+    stream_.each(gather, graph_.nodes);
     FormEdges<S> form;
     form.g = g_;
     form.limit = network_->cutoff * network_->cutoff;
+    if (of_structures_) form.least = least_distance * least_distance;
     form.tangents = tangents_;
     if (wanted_.weights) {
       form.sign = -1.0;
@@ -445,20 +550,21 @@ class CudaEvaluator final : public Evaluator {
     }
   }
 
-  void collect(const Graph& g, GraphResult& result) {
+  void collect(GraphResult& result) {
+    const int receivers = graph_.receivers;
     result.energy = 0.0;
-    for (int i = 0; i < g.n_receivers; ++i) result.energy += host_.energies[i];
-    if (result.energies) std::copy_n(host_.energies, g.n_receivers, result.energies);
-    const std::size_t nodes = g.n_nodes;
+    for (int i = 0; i < receivers; ++i) result.energy += host_.energies[i];
+    if (result.energies) std::copy_n(host_.energies, receivers, result.energies);
+    const std::size_t nodes = graph_.nodes;
     if (result.forces) std::copy_n(host_.forces, 3 * nodes, result.forces);
     if constexpr (is_dual<S>)
       if (result.force_tangents) std::copy_n(host_.force_tangents, 3 * nodes, result.force_tangents);
     if (result.atom_virials) std::copy_n(host_.atom_virials, 9 * nodes, result.atom_virials);
     std::fill(std::begin(result.virial), std::end(result.virial), 0.0);
-    if (wanted_.virial && g.n_receivers > 0) std::copy_n(host_.virial, 9, result.virial);
+    if (wanted_.virial && receivers > 0) std::copy_n(host_.virial, 9, result.virial);
     flops_ = 0.0;
     for (const Layer& layer : network_->layers)
-      flops_ += count_flops(layer, g.n_receivers, host_.status[active_edges], harmonics_.count(), wanted_.forces, false);
+      flops_ += count_flops(layer, receivers, host_.status[active_edges], harmonics_.count(), wanted_.forces, false);
   }
 
   // ------------------------------------------------------------------------------------------------------------- pieces
@@ -584,7 +690,7 @@ class CudaEvaluator final : public Evaluator {
     State& state = states_[t];
     const int receivers = graph_.receivers, message_size = spec.message_layout.size, out_size = spec.out_layout.size, in_size = spec.in_layout.size;
     if (spec.merged()) {
-      if (!network_->splines) exact_radial(t, 0, topology_.edges());
+      if (!network_->splines) exact_radial(t, 0, edges_);
       ElementForward<S> kernel;
       kernel.in = element_input(t);
       kernel.bias = layer.linear.bias.data(), kernel.bias_offset = layer.linear.bias_offset, kernel.bias_size = static_cast<int>(layer.linear.bias.size());
@@ -849,7 +955,7 @@ class CudaEvaluator final : public Evaluator {
 
   /// Values of the reverse pass that another layer's have taken the place of.
   void exact_radial_again(int t) {
-    if (layers_[t].spec->merged()) return exact_radial(t, 0, topology_.edges());
+    if (layers_[t].spec->merged()) return exact_radial(t, 0, edges_);
     int first = 0;
     for (const int end : blocks_) {
       exact_radial(t, topology_.first_edge[first], topology_.first_edge[end]);
@@ -889,7 +995,10 @@ class CudaEvaluator final : public Evaluator {
   DeviceArray<double> radii_, scale_, offset_, basis_;
   Harmonics harmonics_;
   Topology topology_;
-  bool built_ = false;
+  NeighbourLists lists_;
+  bool built_ = false, of_structures_ = false, listed_ = false;  // of_structures_: with lists of its own, which listed_ says there are
+  int edges_ = 0, edge_room_ = 0;         // of the list; that memory is laid out for
+  double move_limit2_ = 0.0;              // square of the distance that atoms may move before the lists are made anew
   Wanted wanted_;
   std::uint64_t key_ = 0;                 // of the memory and the topology that a recorded graph refers to
   DeviceGraph graph_, g_;
@@ -910,7 +1019,7 @@ class CudaEvaluator final : public Evaluator {
     int *status, *cleared, *structure;
     S* rows;
   } host_{};
-  double *positions_ = nullptr, *tangents_ = nullptr, *shifts_ = nullptr, *energies_ = nullptr, *forces_ = nullptr, *force_tangents_ = nullptr,
+  double *positions_ = nullptr, *x_ = nullptr, *tangents_ = nullptr, *shifts_ = nullptr, *energies_ = nullptr, *forces_ = nullptr, *force_tangents_ = nullptr,
          *atom_virials_ = nullptr, *virials_[2] = {};
   int *status_ = nullptr, *structure_ = nullptr;
   double *gradient_ = nullptr, *loss_ = nullptr, *strains_ = nullptr, *readout_partials_ = nullptr;

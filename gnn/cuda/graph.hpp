@@ -10,6 +10,8 @@
 
 namespace adatom::gnn::cuda {
 
+struct DeviceBox;
+
 template <class S>
 using SumOf = std::conditional_t<is_dual<S>, Dual<double>, double>;  ///< what sums over atoms and edges are formed in
 
@@ -39,8 +41,12 @@ struct DeviceGraph {
   const int* run_edge = nullptr;     ///< [runs + 1] first edge
   const int* first_sent = nullptr;   ///< [nodes + 1]
   const int* sent_edge = nullptr;    ///< [edges] those of each sender, ascending
-  const double* positions = nullptr; ///< [nodes][3] in the caller's order
+  const double* x = nullptr;         ///< [nodes][3] positions
   const double* shifts = nullptr;    ///< [][3]
+  // Instead of shifts, of lists that were made on the device (gnn/cuda/search.hpp):
+  const int* image = nullptr;        ///< [edges] periodic image of the sender, see pack_image
+  const int* structure = nullptr;    ///< [nodes]
+  const DeviceBox* boxes = nullptr;  ///< [structures]
   bool pairs = false;                ///< radial functions depend on the pair of species
 
   ADATOM_DEVICE int pair(int a, int b) const {  // Network::pair

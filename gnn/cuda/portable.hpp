@@ -155,6 +155,19 @@ class Warp {
 #endif
   }
 
+  /// Of each thread, how many threads of the warp before it have a flag that is not 0; returns how many there are in all.
+  ADATOM_DEVICE int count_before(Local<int>& flag, Local<int>& before) const {
+#ifdef __CUDACC__
+    const unsigned mask = __ballot_sync(0xffffffffu, flag.value != 0), lane = threadIdx.x % warp_size;
+    before.value = __popc(mask & ((1u << lane) - 1));
+    return __popc(mask);
+#else
+    int count = 0;
+    for (int k = 0; k < warp_size; ++k) before[first_ + k] = count, count += flag[first_ + k] != 0;
+    return count;
+#endif
+  }
+
  private:
   int first_;
 #ifndef __CUDACC__
@@ -257,6 +270,17 @@ ADATOM_DEVICE void add_to(int* p, int x) {
   atomicAdd(p, x);
 #else
   *p += x;
+#endif
+}
+
+/// The same, and returns what was there. What different threads get depends on their order.
+ADATOM_DEVICE int fetch_add(int* p, int x) {
+#ifdef __CUDACC__
+  return atomicAdd(p, x);
+#else
+  const int old = *p;
+  *p += x;
+  return old;
 #endif
 }
 

@@ -40,7 +40,7 @@ inline void check(cudaError_t status, const char* doing) {
 inline int chosen_device() {
   int count = 0;
   check(cudaGetDeviceCount(&count), "counting devices");
-  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"})
+  for (const char* name : {"LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"})
     if (const char* rank = std::getenv(name)) return count > 0 ? std::atoi(rank) % count : 0;
   return 0;
 }

@@ -23,6 +23,14 @@ struct Topology {
 
   int edges() const { return static_cast<int>(sender.size()); }
 
+  /// Only what species tell: of lists that are made on the device.
+  void build_species(const int* of_atoms, int atoms, int species_count) {
+    first_of_species.assign(species_count + 1, 0);
+    for (int i = 0; i < atoms; ++i) ++first_of_species[of_atoms[i] + 1];
+    for (int z = 0; z < species_count; ++z) first_of_species[z + 1] += first_of_species[z];
+    build_groups();
+  }
+
   void build(const Graph& g, int species_count) {
     revision = g.revision;
     const int receivers = g.n_receivers, nodes = g.n_nodes;
@@ -69,8 +77,13 @@ struct Topology {
     std::vector<int> at(first_sent.begin(), first_sent.end() - 1);
     for (int e = 0; e < count; ++e) sent_edge[at[sender[e]]++] = e;
 
+    build_groups();
+  }
+
+ private:
+  void build_groups() {
     groups.clear();
-    for (int z = 0; z < species_count; ++z)
+    for (std::size_t z = 0; z + 1 < first_of_species.size(); ++z)
       for (int n = first_of_species[z]; n < first_of_species[z + 1]; n += nodes_per_group)
         groups.push_back({n, std::min(nodes_per_group, first_of_species[z + 1] - n)});
   }

@@ -17,9 +17,9 @@ namespace {
 
 class PyTrainer {
  public:
-  PyTrainer(const std::string& config, bool resume, const std::string& group) : config_(parse_config(json::parse(config))) {
+  PyTrainer(const std::string& config, bool resume, const std::string& group, bool on_device) : config_(parse_config(json::parse(config))) {
     if (config_.threads > 0) at::set_num_threads(config_.threads);
-    trainer_ = std::make_unique<Trainer>(config_, group.empty() ? nullptr : process_group(group), resume);
+    trainer_ = std::make_unique<Trainer>(config_, group.empty() ? nullptr : process_group(group, on_device), resume);
   }
 
   bool run(const std::function<bool(int, int, int)>& progress, const std::function<bool(const std::string&)>& report) {
@@ -82,8 +82,8 @@ class PyTrainer {
 PYBIND11_MODULE(_training, m) {
   m.doc() = "Training of potentials; see adatom.training";
   py::class_<PyTrainer>(m, "Trainer")
-      .def(py::init<const std::string&, bool, const std::string&>(), py::arg("config"), py::arg("resume") = false, py::arg("group") = "",
-           py::call_guard<py::gil_scoped_release>())
+      .def(py::init<const std::string&, bool, const std::string&, bool>(), py::arg("config"), py::arg("resume") = false, py::arg("group") = "",
+           py::arg("on_device") = false, py::call_guard<py::gil_scoped_release>())
       .def("run", &PyTrainer::run, py::arg("progress") = nullptr, py::arg("report") = nullptr)
       .def("test", &PyTrainer::test, py::arg("index"))
       .def("parity", &PyTrainer::parity, py::arg("index"), py::arg("most_atoms"))

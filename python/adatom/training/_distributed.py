@@ -39,8 +39,19 @@ def _first_host() -> str:
     return head + rest.split("]")[0].split(",")[0].split("-")[0]
 
 
-def join(backend: str = "gloo") -> str:
-    """Joins the processes' group and returns its name for the trainer; "" for a process alone.
+def choose_device() -> bool:
+    """Of several processes on a machine with GPUs each takes the device of its rank there (as the engine does). Whether the group can have NCCL."""
+    import torch
+
+    if launched() is None or not torch.cuda.is_available() or not torch.distributed.is_nccl_available():
+        return False
+    local = next((int(os.environ[name]) for _, _, name in _LAUNCHERS.values() if name in os.environ), 0)
+    torch.cuda.set_device(local % torch.cuda.device_count())
+    return True
+
+
+def join(on_device: bool = False) -> str:
+    """Joins the processes' group and returns its name for the trainer; "" for a process alone. Gloo, and with `on_device` NCCL for tensors of devices.
 
     Every launcher but torchrun leaves the meeting point to us: MASTER_ADDR and MASTER_PORT if they are set, else the first machine of the
     Slurm job (or this one) and a port that follows from the job's number.
@@ -54,7 +65,7 @@ def join(backend: str = "gloo") -> str:
     if not distributed.is_initialized():
         os.environ.setdefault("MASTER_ADDR", _first_host())
         os.environ.setdefault("MASTER_PORT", str(20000 + int(os.environ.get("SLURM_JOB_ID", "9500")) % 20000))
-        distributed.init_process_group(backend, rank=rank, world_size=size)
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if on_device else "gloo", rank=rank, world_size=size)
     return distributed.group.WORLD.group_name
 
 

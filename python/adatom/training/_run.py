@@ -80,10 +80,11 @@ def train(
     _training = _module()
     config = json.loads(json.dumps(config))
     tests = config.get("data", {}).get("test", []) if isinstance(config.get("data"), dict) else []
-    group = _distributed.join()
+    on_device = isinstance(config, dict) and config.get("device") == "cuda" and _distributed.choose_device()
+    group = _distributed.join(on_device)
     rank = _distributed.rank()
     try:
-        trainer = _training.Trainer(json.dumps(config), resume, group)
+        trainer = _training.Trainer(json.dumps(config), resume, group, on_device)
         result = TrainingResult(model=Path(trainer.model_path), parameters=trainer.parameters, rank=rank, warnings=trainer.warnings)
         for text in trainer.warnings if rank == 0 else ():
             (warn or _warn)(text)
