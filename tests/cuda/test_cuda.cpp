@@ -27,6 +27,10 @@ Potential load(const ReferenceModel& m, const std::string& head, Device device, 
   options.splines = splines;
   options.threads = 1;
   options.head = head;
+  // All elements at once: tables are then made once, and not again for each structure that brings others. That is most of the time of these tests.
+  for (const ReferenceValues& r : m.heads.at(head))
+    for (const int z : reference_structures().at(r.structure).numbers)
+      if (std::find(options.elements.begin(), options.elements.end(), z) == options.elements.end()) options.elements.push_back(z);
   return Potential::load(m.file, options);
 }
 Potential load(const std::string& name, Device device, Precision precision) {
