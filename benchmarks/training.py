@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Training, engine against mace-torch, on 3BPA: seconds per epoch, and errors on the test files against wall-clock.
 
-    python benchmarks/training.py DATA [--python mace=PATH] [--threads 2] [--epochs 24] [--long 200] [--mace-epochs 24] [-o benchmarks/results/FILE.md]
+    python benchmarks/training.py DATA [--python mace=PATH] [--threads 2] [--device cuda] [--epochs 24] [--long 200] [--mace-epochs 24] [-o benchmarks/results/FILE.md]
 
 DATA is the folder with train.extxyz, isolated_atoms.extxyz and test_*.extxyz of 3BPA. Both train the same shape (MACE 32x0e + 32x1o, l_max 3, correlation 3,
 r_max 5) on the same 450 configurations with the same loss, optimiser, batches of 5, averaging of weights and threads, in float. They take turns in blocks
@@ -60,9 +60,9 @@ def bytes_per_atom(run) -> float:
 class Engine:
     name = "adatom"
 
-    def __init__(self, data, folder, train, valid, threads, tests):
+    def __init__(self, data, folder, train, valid, threads, tests, device):
         self.config = {
-            "model": SHAPE, "output": str(folder / "adatom"), "threads": threads, "seed": 1,
+            "model": SHAPE, "device": device, "output": str(folder / "adatom"), "threads": threads, "seed": 1,
             "data": {"train": [str(train)], "valid": [str(valid)], "isolated_atoms": str(data / "isolated_atoms.extxyz"), "test": [str(t) for t in tests]},
             "loss": {"energy": 15.0, "forces": 1000.0}, "optimizer": {"name": "adam", "learning_rate": 0.01, "weight_decay": 5e-7, "amsgrad": True},
             "training": {"batch_size": 5, "ema_decay": 0.99, "clip_gradient": 10.0},
@@ -93,7 +93,7 @@ class Engine:
 class Mace:
     name = "mace-torch"
 
-    def __init__(self, python, data, folder, train, valid, threads, tests):
+    def __init__(self, python, data, folder, train, valid, threads, tests, device):
         import ase.io
 
         energies = {int(a.numbers[0]): float(a.get_potential_energy()) for a in ase.io.read(data / "isolated_atoms.extxyz", ":")}
@@ -113,7 +113,7 @@ class Mace:
             "--name=mace", f"--work_dir={folder / 'mace'}", f"--train_file={self.files['train']}", f"--valid_file={self.files['valid']}", f"--E0s={energies}",
             "--model=ScaleShiftMACE", "--hidden_irreps=32x0e + 32x1o", "--r_max=5.0", "--max_ell=3", "--correlation=3", "--num_interactions=2", "--batch_size=5",
             "--valid_batch_size=32", "--energy_weight=15", "--forces_weight=1000", "--lr=0.01", "--weight_decay=5e-7", "--amsgrad", "--ema", "--ema_decay=0.99",
-            "--clip_grad=10", "--default_dtype=float32", "--device=cpu", "--seed=1", "--restart_latest", "--scheduler_patience=50", "--num_workers=0",
+            "--clip_grad=10", "--default_dtype=float32", f"--device={device}", "--seed=1", "--restart_latest", "--scheduler_patience=50", "--num_workers=0",
             "--energy_key=REF_energy", "--forces_key=REF_forces", "--eval_interval=1",
         ]  # fmt: skip
 
@@ -177,6 +177,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--python", action="append", default=[], metavar="mace=PATH", help="interpreter that has mace-torch")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--epochs", type=int, default=24, help="of the engine, in blocks of 8")
     parser.add_argument("--long", type=int, default=0, help="epochs to which the engine goes on afterwards")
     parser.add_argument("--mace-epochs", type=int, default=24, help="of mace-torch, in blocks of 8")
@@ -188,9 +189,9 @@ def main() -> None:
 
     folder = Path(tempfile.mkdtemp(prefix="training-"))
     train, valid = split(arguments.data, folder)
-    runs = [(Engine(arguments.data, folder, train, valid, arguments.threads, tests), arguments.epochs)]
+    runs = [(Engine(arguments.data, folder, train, valid, arguments.threads, tests, arguments.device), arguments.epochs)]
     if "mace" in pythons and arguments.mace_epochs:
-        runs.append((Mace(pythons["mace"], arguments.data, folder, train, valid, arguments.threads, tests), arguments.mace_epochs))
+        runs.append((Mace(pythons["mace"], arguments.data, folder, train, valid, arguments.threads, tests, arguments.device), arguments.mace_epochs))
     block = 8
     for upto in range(block, max(n for _, n in runs) + block, block):
         for engine, most in runs:
@@ -214,7 +215,7 @@ def main() -> None:
 def report(engines, memory, tests, arguments) -> str:
     lines = [
         f"# Training on 3BPA, {datetime.date.today()}", "",
-        f"{machine()}, {arguments.threads} threads; MACE 32x0e + 32x1o, l_max 3, correlation 3, r_max 5, batches of 5, float; 450 configurations. `benchmarks/training.py`.", "",
+        f"{machine()}, {arguments.threads} threads{', on a GPU' if arguments.device == 'cuda' else ''}; MACE 32x0e + 32x1o, l_max 3, correlation 3, r_max 5, batches of 5, float; 450 configurations. `benchmarks/training.py`.", "",
         "| | seconds per epoch (median) | epochs | seconds | " + " | ".join(f"{t.stem.removeprefix('test_')}: E meV, F meV/A" for t in tests) + " |",
         "|---|---|---|---|" + "---|" * len(tests),
     ]  # fmt: skip

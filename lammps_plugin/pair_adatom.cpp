@@ -2,6 +2,7 @@
 #include "pair_adatom.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <exception>
 #include <stdexcept>
 
@@ -66,13 +67,17 @@ void PairAdatom::settings(int narg, char** arg) {
       options_.precision = choose("float", "double") ? adatom::Precision::float64 : adatom::Precision::float32;
     } else if (key == "splines") {
       options_.splines = choose("no", "yes");
+    } else if (key == "matmul") {
+      if (value != "exact" && value != "tf32" && value != "bf16")
+        error->all(FLERR, "pair_style adatom: matmul is '" + value + "', expected exact, tf32 or bf16");
+      options_.matmul = value == "tf32" ? adatom::Matmul::tf32 : value == "bf16" ? adatom::Matmul::bf16 : adatom::Matmul::exact;
     } else if (key == "head") {
       options_.head = value;
     } else if (key == "threads") {
       options_.threads = utils::is_integer(value) && value.size() < 7 ? std::stoi(value) : 0;
       if (options_.threads < 1) error->all(FLERR, "pair_style adatom: threads is '" + value + "', expected a number from 1 to 999999");
     } else {
-      error->all(FLERR, "pair_style adatom: unknown keyword '" + key + "', expected device, precision, threads, head or splines");
+      error->all(FLERR, "pair_style adatom: unknown keyword '" + key + "', expected device, precision, threads, head, splines or matmul");
     }
   }
 }
@@ -117,6 +122,7 @@ void PairAdatom::map_types() {
 /// Loads the model on this rank. Returns what went wrong, the same on every rank; empty if nothing did.
 std::string PairAdatom::load() {
   std::string message;
+  choose_device();
   try {
     const std::string path = utils::get_potential_file_path(file_);
     if (path.empty())
@@ -139,10 +145,38 @@ std::string PairAdatom::load() {
     const auto& info = potential_->info();
     utils::logmesg(lmp, "adatom: " + file_ + ": " + info.summary + "; cutoff " + fmt::format("{:g}", info.cutoff) + " angstrom, " +
                             (info.head.empty() ? "" : "head " + info.head + ", ") +
-                            (options_.precision == adatom::Precision::float64 ? "double" : "single") + " precision, " + info.backend + "\n");
+                            (options_.precision == adatom::Precision::float64 ? "double" : "single") + " precision, " + info.backend + ranks_per_device_ + "\n");
   }
   graph_is_stale_ = true;
+  matmul_reported_ = false;
   return message;
+}
+
+/// Ranks of a machine are dealt out to its devices; the engine takes the one that ADATOM_LOCAL_RANK names, modulo their number. Collective.
+void PairAdatom::choose_device() {
+  if (options_.device != adatom::Device::cuda) return;
+  MPI_Comm machine = MPI_COMM_NULL;
+  MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, comm->me, MPI_INFO_NULL, &machine);
+  int rank = 0, ranks = 1;
+  MPI_Comm_rank(machine, &rank);
+  MPI_Comm_size(machine, &ranks);
+  MPI_Comm_free(&machine);
+  setenv("ADATOM_LOCAL_RANK", std::to_string(rank).c_str(), 1);
+  if (comm->nprocs > 1)
+    ranks_per_device_ = fmt::format(", {} ranks on this machine, ghosts' rows {}", ranks,
+                                    halo_.takes_device_memory() ? "from device to device (MPI is CUDA-aware)" : "through host memory (MPI is not CUDA-aware)");
+}
+
+/// What the rounding of linear maps changes, once after loading. Collective.
+void PairAdatom::report_matmul() {
+  if (options_.matmul == adatom::Matmul::exact || matmul_reported_) return;
+  matmul_reported_ = true;
+  const adatom::MatmulError here = potential_->matmul_error(graph_.view(), &halo_);
+  double mine[2] = {here.energy, here.force}, largest[2];
+  MPI_Allreduce(mine, largest, 2, MPI_DOUBLE, MPI_MAX, world);
+  if (comm->me == 0)
+    utils::logmesg(lmp, fmt::format("adatom: matmul {} changes energies of atoms by up to {:.2g} eV, components of forces by up to {:.2g} eV/angstrom\n",
+                                    options_.matmul == adatom::Matmul::tf32 ? "tf32" : "bf16", largest[0], largest[1]));
 }
 
 void PairAdatom::init_style() {
@@ -252,6 +286,7 @@ void PairAdatom::compute(int eflag, int vflag) {
     result.atom_virials = virials_.data();
   }
   try {
+    report_matmul();
     potential_->evaluate(graph_.view(), result, &halo_);
   } catch (const LAMMPSException&) {
     throw;

@@ -48,6 +48,8 @@ class PairAdatom final : public Pair {
   void allocate();
   void map_types();  // setflag from numbers_
   std::string load();
+  void choose_device();
+  void report_matmul();
   void check_exclusions();
   void rebuild_graph();
   std::string update_positions();
@@ -70,6 +72,8 @@ class PairAdatom final : public Pair {
 
   std::optional<adatom::Potential> potential_;
   std::vector<int> species_;  // [ntypes + 1] of a type, -1 for NULL
+  std::string ranks_per_device_;  // for the log
+  bool matmul_reported_ = false;
   adatom_lammps::Units units_;
 
   std::vector<adatom_lammps::NodeId> node_ids_;  // of all atoms, ghosts included

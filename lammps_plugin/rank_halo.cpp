@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "rank_halo.hpp"
 
+#include <dlfcn.h>
+
+#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -44,11 +47,24 @@ class RowType {
   MPI_Datatype type_ = MPI_DATATYPE_NULL;
 };
 
+/// Open MPI, and what comes from it, has one function for the question, MPICH another; the library that runs may have neither.
+bool mpi_is_cuda_aware() {
+  if (void* query = dlsym(RTLD_DEFAULT, "MPIX_Query_cuda_support")) return reinterpret_cast<int (*)()>(query)() == 1;
+  if (void* query = dlsym(RTLD_DEFAULT, "MPIX_GPU_query_support")) {
+    int supported = 0;
+    constexpr int cuda = 0;  // MPIX_GPU_SUPPORT_CUDA
+    return reinterpret_cast<int (*)(int, int*)>(query)(cuda, &supported) == MPI_SUCCESS && supported;
+  }
+  return false;
+}
+
 }  // namespace
 
 RankHalo::RankHalo(MPI_Comm world, Agree agree) : agree_(std::move(agree)) {
   MPI_Comm_size(world, &ranks_);
   if (ranks_ > 1) MPI_Comm_dup(world, &comm_);
+  const char* way = std::getenv("ADATOM_HALO");
+  cuda_aware_ = mpi_is_cuda_aware() && !(way && std::string(way) == "host");
 }
 
 RankHalo::~RankHalo() {
@@ -61,6 +77,7 @@ void RankHalo::connect(const std::vector<NodeId>& remote, int first_row) {
   owners_.clear();
   users_.clear();
   shared_.clear();
+  first_row_ = first_row;
   if (ranks_ == 1) return;
 
   std::vector<int> needs(ranks_, 0), gives(ranks_, 0), needed_rows;
@@ -88,13 +105,18 @@ void RankHalo::forward(void* rows, std::size_t row_bytes) {
   if (owners_.empty() && users_.empty()) return;
   auto* bytes = static_cast<std::byte*>(rows);
   if (buffer_.size() < shared_.size() * row_bytes) buffer_.resize(shared_.size() * row_bytes);
+  for (std::size_t k = 0; k < shared_.size(); ++k) std::memcpy(&buffer_[k * row_bytes], bytes + shared_[k] * row_bytes, row_bytes);
+  forward_packed(buffer_.data(), bytes + first_row_ * row_bytes, row_bytes);
+}
+
+void RankHalo::forward_packed(const void* packed, void* ghosts, std::size_t row_bytes) {
+  if (owners_.empty() && users_.empty()) return;
+  const auto* from = static_cast<const std::byte*>(packed);
+  auto* to = static_cast<std::byte*>(ghosts);
   const RowType type(row_bytes);
   Transfers transfers(comm_);
-  for (const Peer& owner : owners_) transfers.receive(bytes + owner.first * row_bytes, owner.count, type, owner.rank, features);
-  for (const Peer& user : users_) {
-    for (int k = user.first; k < user.first + user.count; ++k) std::memcpy(&buffer_[k * row_bytes], bytes + shared_[k] * row_bytes, row_bytes);
-    transfers.send(&buffer_[user.first * row_bytes], user.count, type, user.rank, features);
-  }
+  for (const Peer& owner : owners_) transfers.receive(to + (owner.first - first_row_) * row_bytes, owner.count, type, owner.rank, features);
+  for (const Peer& user : users_) transfers.send(from + user.first * row_bytes, user.count, type, user.rank, features);
   transfers.finish();
 }
 
@@ -103,14 +125,20 @@ void RankHalo::reverse(void* rows, std::size_t row_bytes, std::size_t scalar_byt
     throw std::invalid_argument("a halo adds rows of 4-byte or 8-byte numbers, not rows of " + std::to_string(row_bytes) + " bytes with numbers of " +
                                 std::to_string(scalar_bytes) + " bytes");
   if (owners_.empty() && users_.empty()) return;
-  const auto* bytes = static_cast<const std::byte*>(rows);
   if (buffer_.size() < shared_.size() * row_bytes) buffer_.resize(shared_.size() * row_bytes);
+  reverse_packed(static_cast<const std::byte*>(rows) + first_row_ * row_bytes, buffer_.data(), row_bytes);
+  scalar_bytes == sizeof(float) ? add_shared<float>(rows, row_bytes) : add_shared<double>(rows, row_bytes);
+}
+
+void RankHalo::reverse_packed(const void* ghosts, void* packed, std::size_t row_bytes) {
+  if (owners_.empty() && users_.empty()) return;
+  const auto* from = static_cast<const std::byte*>(ghosts);
+  auto* to = static_cast<std::byte*>(packed);
   const RowType type(row_bytes);
   Transfers transfers(comm_);
-  for (const Peer& user : users_) transfers.receive(&buffer_[user.first * row_bytes], user.count, type, user.rank, adjoints);
-  for (const Peer& owner : owners_) transfers.send(bytes + owner.first * row_bytes, owner.count, type, owner.rank, adjoints);
+  for (const Peer& user : users_) transfers.receive(to + user.first * row_bytes, user.count, type, user.rank, adjoints);
+  for (const Peer& owner : owners_) transfers.send(from + (owner.first - first_row_) * row_bytes, owner.count, type, owner.rank, adjoints);
   transfers.finish();
-  scalar_bytes == sizeof(float) ? add_shared<float>(rows, row_bytes) : add_shared<double>(rows, row_bytes);
 }
 
 /// After all have arrived, by ascending ranks: the order of the sum, and so its last bits, do not depend on who was first.

@@ -37,6 +37,12 @@ class RankHalo final : public adatom::Halo {
   void forward(void* rows, std::size_t row_bytes) override;
   void reverse(void* rows, std::size_t row_bytes, std::size_t scalar_bytes) override;
 
+  const std::vector<int>* shared_rows() const override { return &shared_; }
+  /// Where MPI says that it is CUDA-aware. The environment variable ADATOM_HALO=host makes rows go through host memory nevertheless.
+  bool takes_device_memory() const override { return cuda_aware_; }
+  void forward_packed(const void* packed, void* ghosts, std::size_t row_bytes) override;
+  void reverse_packed(const void* ghosts, void* packed, std::size_t row_bytes) override;
+
   std::size_t bytes() const;
 
  private:
@@ -49,7 +55,8 @@ class RankHalo final : public adatom::Halo {
 
   Agree agree_;
   MPI_Comm comm_ = MPI_COMM_NULL;  // null if there is one rank, which has nobody to talk to
-  int ranks_ = 1;
+  int ranks_ = 1, first_row_ = 0;
+  bool cuda_aware_ = false;
   std::vector<Peer> owners_;       // of the remote nodes of this rank, ascending
   std::vector<Peer> users_;        // ranks that need atoms of this one, ascending
   std::vector<int> shared_;        // the rows that they need

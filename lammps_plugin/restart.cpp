@@ -23,8 +23,9 @@ void write_text(FILE* file, const std::string& text) {
 }  // namespace
 
 void PairAdatom::write_restart_settings(FILE* file) {
-  write_integers(file,
-                 {options_.device == adatom::Device::cuda, options_.precision == adatom::Precision::float64, options_.threads, options_.splines});
+  // The first number was 0 or 1 before there was matmul; files of that time stay readable.
+  write_integers(file, {(options_.device == adatom::Device::cuda) + 2 * static_cast<int>(options_.matmul),
+                        options_.precision == adatom::Precision::float64, options_.threads, options_.splines});
   write_text(file, options_.head);
 }
 
@@ -52,7 +53,8 @@ std::string PairAdatom::read_text(FILE* file) {
 void PairAdatom::read_restart_settings(FILE* file) {
   const auto values = read_integers(file, 4);
   options_ = {};
-  options_.device = values[0] ? adatom::Device::cuda : adatom::Device::cpu;
+  options_.device = values[0] % 2 ? adatom::Device::cuda : adatom::Device::cpu;
+  options_.matmul = static_cast<adatom::Matmul>(values[0] / 2);
   options_.precision = values[1] ? adatom::Precision::float64 : adatom::Precision::float32;
   options_.threads = values[2];
   options_.splines = values[3];

@@ -82,6 +82,7 @@ struct Potential::Implementation {
   ModelInfo info;
   Device device = Device::cpu;
   Precision precision = Precision::float32;
+  Matmul matmul = Matmul::exact;
   int threads = 0;
 
   // The network is assembled for the elements in use: tables per element or pair of elements then stay small, whatever the model knows. Structures bring
@@ -168,9 +169,38 @@ struct Potential::Implementation {
   std::unique_ptr<gnn::Evaluator> make_evaluator(bool dual) const {
     const bool single = precision == Precision::float32;
     const gnn::Scalar scalar = dual ? (single ? gnn::Scalar::dual32 : gnn::Scalar::dual64) : (single ? gnn::Scalar::float32 : gnn::Scalar::float64);
-    auto made = device == Device::cuda ? gnn::make_cuda_evaluator(network, scalar) : gnn::make_cpu_evaluator(network, scalar);
+    const auto maps = matmul == Matmul::tf32 ? gnn::Matmul::tf32 : matmul == Matmul::bf16 ? gnn::Matmul::bf16 : gnn::Matmul::exact;
+    auto made = device == Device::cuda ? gnn::make_cuda_evaluator(network, scalar, maps) : gnn::make_cpu_evaluator(network, scalar);
     made->set_threads(threads);
     return made;
+  }
+
+  /// `evaluate` fills energies of atoms and forces with the evaluator of the time.
+  template <class Evaluate>
+  MatmulError matmul_error(std::size_t receivers, std::size_t nodes, Evaluate evaluate) {
+    MatmulError error;
+    if (matmul == Matmul::exact) return error;
+    std::vector<double> energies[2];
+    std::vector<Vector3> forces[2];
+    const auto add = [](double& largest, double a, double b) { largest = std::max(largest, std::abs(a - b)); };
+    auto rounded = std::move(evaluator);
+    evaluator = gnn::make_cuda_evaluator(network, gnn::Scalar::float32);
+    for (const int k : {0, 1}) {
+      energies[k].resize(receivers), forces[k].resize(nodes);
+      GraphResult result;
+      result.energies = energies[k].data(), result.forces = data(forces[k]);
+      try {
+        evaluate(result);
+      } catch (...) {
+        if (rounded) evaluator = std::move(rounded);
+        throw;
+      }
+      if (k == 0) evaluator = std::move(rounded);
+    }
+    for (std::size_t i = 0; i < receivers; ++i) add(error.energy, energies[0][i], energies[1][i]);
+    for (std::size_t i = 0; i < nodes; ++i)
+      for (int a = 0; a < 3; ++a) add(error.force, forces[0][i][a], forces[1][i][a]);
+    return error;
   }
 
   gnn::Evaluator& engine_for(const double* tangents) {
@@ -290,10 +320,14 @@ Potential Potential::load(const std::filesystem::path& path, const LoadOptions& 
   if (options.threads < 0)
     throw std::invalid_argument("number of threads is " + std::to_string(options.threads) + ": expected 0 (as OpenMP decides) or more");
 
+  if (options.matmul != Matmul::exact && (options.device != Device::cuda || options.precision != Precision::float32))
+    throw std::invalid_argument("matmul tf32 and bf16 are for device cuda and float32: leave matmul at exact, or set these");
+
   auto made = std::make_unique<Implementation>();
   made->file = read_model(path);
   made->device = options.device;
   made->precision = options.precision;
+  made->matmul = options.matmul;
   made->threads = options.threads;
   const ModelFile& file = made->file;
   gnn::NetworkOptions& network_options = made->network_options;
@@ -455,11 +489,30 @@ void Potential::evaluate(const Graph& graph, GraphResult& result, Halo* halo) {
   implementation_->run(own, result, halo);
 }
 
+MatmulError Potential::matmul_error(const Structure& structure) {
+  implementation_->use_elements(structure);  // the network of both evaluations
+  const std::size_t n = structure.positions.size();
+  return implementation_->matmul_error(n, n, [&](GraphResult& result) {
+    if (n > 0) implementation_->run(structure, nullptr, result);
+  });
+}
+
+MatmulError Potential::matmul_error(const Graph& graph, Halo* halo) {
+  implementation_->use_all();
+  return implementation_->matmul_error(graph.n_receivers, graph.n_nodes, [&](GraphResult& result) {
+    Graph own = graph;
+    own.revision = 0;
+    implementation_->revision_of(Implementation::Source::caller, 0);
+    implementation_->run(own, result, halo);
+  });
+}
+
 Counters Potential::counters() const {
   const Implementation& own = *implementation_;
   Counters counters;
   counters.flops_per_step = own.flops_per_step;
   const gnn::EvaluatorCounters plain = own.evaluator->counters();
+  counters.bytes_per_step = plain.bytes_per_step;
   counters.launches_per_step = plain.launches_per_step;
   if (own.device == Device::cuda) {
     counters.workspace_bytes = plain.workspace_bytes + (own.dual_evaluator ? own.dual_evaluator->counters().workspace_bytes : 0);

@@ -37,7 +37,7 @@ extern "C" __attribute__((visibility("default"))) void adatom_cuda_device(std::s
   if (properties.major < 8)
     throw std::runtime_error(std::string("the device ") + properties.name + " has compute capability " + std::to_string(properties.major) + "." +
                              std::to_string(properties.minor) + ", at least 8.0 is needed (A100, RTX 30 or newer)");
-  name = std::string("cuda (") + properties.name + ")";
+  name = std::string("cuda (") + properties.name + (count > 1 ? ", device " + std::to_string(cuda::chosen_device()) + " of " + std::to_string(count) : "") + ")";
 #else
   name = "cuda (host executor)";
 #endif

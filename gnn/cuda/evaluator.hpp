@@ -11,6 +11,7 @@
 #include "gnn/cuda/lists.hpp"
 #include "gnn/cuda/tasks.hpp"
 #include "gnn/cuda/topology.hpp"
+#include "gnn/cuda/traffic.hpp"
 #include "gnn/evaluator.hpp"
 #include "gnn/flops.hpp"
 
@@ -35,7 +36,7 @@ class CudaEvaluator final : public Evaluator {
     begin_step(graph,
                {result.forces || result.want_virial || result.atom_virials || result.force_tangents, result.want_virial, result.atom_virials != nullptr,
                 halo != nullptr, false},
-               graph.position_tangents);
+               graph.position_tangents, halo);
     const long before = stream_.launches();
     if (halo) {
       begin();
@@ -116,6 +117,7 @@ class CudaEvaluator final : public Evaluator {
   EvaluatorCounters counters() const override {
     EvaluatorCounters c;
     c.flops_per_step = flops_;
+    c.bytes_per_step = bytes_;
     c.workspace_bytes = arena_.bytes() + topology_arena_.bytes() + lists_.bytes();
     c.launches_per_step = launches_;
     return c;
@@ -230,9 +232,9 @@ class CudaEvaluator final : public Evaluator {
   }
 
   /// Memory and topology, and what goes up with the step.
-  void begin_step(const Graph& graph, const Wanted& wanted, [[maybe_unused]] const double* tangents) {
+  void begin_step(const Graph& graph, const Wanted& wanted, [[maybe_unused]] const double* tangents, const Halo* halo = nullptr) {
     try {
-      prepare(graph, wanted);
+      prepare(graph, wanted, halo);
     } catch (const OutOfMemory& error) {
       fail_memory(error.bytes);
     }
@@ -241,11 +243,14 @@ class CudaEvaluator final : public Evaluator {
     if constexpr (is_dual<S>) std::copy_n(tangents, 3 * std::size_t(graph.n_nodes), host_.tangents);
   }
 
-  void prepare(const Graph& g, const Wanted& wanted) {
+  void prepare(const Graph& g, const Wanted& wanted, const Halo* halo) {
     if (g.revision == 0 || !built_ || of_structures_ || g.revision != topology_.revision || g.n_receivers != graph_.receivers || g.n_nodes != graph_.nodes) {
       built_ = of_structures_ = false;
       topology_.build(g, network_->species());
       edges_ = edge_room_ = topology_.edges();
+      const std::vector<int>* shared = halo ? halo->shared_rows() : nullptr;
+      packs_ = shared != nullptr;
+      topology_.build_halo(shared ? *shared : std::vector<int>());
       upload_topology(g);
       make_tasks(wanted.weights);
       built_ = true;
@@ -266,6 +271,7 @@ class CudaEvaluator final : public Evaluator {
       f(graph_.node, topology_.node), f(graph_.species, topology_.species), f(graph_.first_edge, topology_.first_edge), f(graph_.sender, topology_.sender);
       f(graph_.shift, topology_.shift), f(graph_.first_run, topology_.first_run), f(graph_.run_edge, topology_.run_edge);
       f(graph_.first_sent, topology_.first_sent), f(graph_.sent_edge, topology_.sent_edge), f(groups_, topology_.groups);
+      f(halo_.shared, topology_.shared), f(halo_.target, topology_.target), f(halo_.first, topology_.first_packed), f(halo_.packed, topology_.packed);
       if (!network_->splines) f(receiver_, topology_.receiver);
     };
     topology_arena_.forget();
@@ -322,9 +328,12 @@ class CudaEvaluator final : public Evaluator {
   [[noreturn]] void fail_memory(std::size_t needed) {
     built_ = false;
     const double per_atom = static_cast<double>(needed) / std::max(graph_.nodes, 1);
+    const auto fit = static_cast<long>(static_cast<double>(free_memory()) / per_atom);
     throw std::runtime_error("out of memory on the CUDA device: " + std::to_string(graph_.nodes) + " atoms with " + std::to_string(edges_) +
                              " edges need " + std::to_string(needed >> 20) + " MiB beside the model, " + std::to_string(static_cast<long>(per_atom)) +
-                             " bytes per atom, and other processes or models may hold some of it: use more devices, fewer atoms, float32, or smaller batches");
+                             " bytes per atom; about " + std::to_string(fit) +
+                             " atoms fit into what is free now (other processes or models may hold some): use more devices, fewer atoms, float32, or smaller "
+                             "batches");
   }
 
   void make_blocks(int receivers) {
@@ -360,7 +369,8 @@ class CudaEvaluator final : public Evaluator {
     host_arena_.add(host_.atom_virials, wanted_.atom_virials ? 9 * nodes : 0);
     host_arena_.add(host_.status, edge_status_size);
     host_arena_.add(host_.cleared, edge_status_size);
-    host_arena_.add(host_.rows, wanted_.halo ? nodes * row : 0);
+    // Of a halo that packs rows itself all nodes' rows; else only those that are exchanged.
+    host_arena_.add(host_.rows, wanted_.halo ? (packs_ ? topology_.shared.size() + nodes - receivers : nodes) * row : 0);
     host_arena_.add(host_.loss, wanted_.weights ? receivers : 0);
     host_arena_.add(host_.strains, wanted_.weights ? 9 * std::size_t(structures_) : 0);
     host_arena_.add(host_.structure, wanted_.weights && structures_ ? nodes : 0);
@@ -441,7 +451,7 @@ class CudaEvaluator final : public Evaluator {
       arena_.add(gu_, nodes * conv);
       arena_.add(edge_rows_, std::size_t(block_edges_) * conv);
     }
-    arena_.add(moved_, wanted_.halo ? receivers * conv : 0);
+    arena_.add(moved_, wanted_.halo ? (packs_ ? topology_.shared.size() : receivers) * conv : 0);
     bool skips_message = false;
     for (const auto& layer : layers_) skips_message |= !layer.message_skip.empty();
     arena_.add(raw_message_, skips_message ? receivers * message : 0);
@@ -563,8 +573,11 @@ class CudaEvaluator final : public Evaluator {
     std::fill(std::begin(result.virial), std::end(result.virial), 0.0);
     if (wanted_.virial && receivers > 0) std::copy_n(host_.virial, 9, result.virial);
     flops_ = 0.0;
-    for (const Layer& layer : network_->layers)
+    bytes_ = count_edge_bytes(receivers, edges_, wanted_.forces, sizeof(S));
+    for (const Layer& layer : network_->layers) {
+      bytes_ += count_bytes(layer, receivers, edges_, wanted_.forces, sizeof(S));
       flops_ += count_flops(layer, receivers, host_.status[active_edges], harmonics_.count(), wanted_.forces, false);
+    }
   }
 
   // ------------------------------------------------------------------------------------------------------------- pieces
@@ -573,15 +586,22 @@ class CudaEvaluator final : public Evaluator {
     if (!accumulate && !map.covers && end > first) stream_.clear(y + std::size_t(first - y_first) * y_size, std::size_t(end - first) * y_size * sizeof(S));
     const std::int64_t tasks = static_cast<std::int64_t>(map.tasks.size());
     if (!tasks || end <= first) return;
-    Linear<S> kernel;
-    kernel.tasks = map.tasks.data();
-    kernel.row_tiles = static_cast<int>((std::int64_t(map.most_rows) * (end - first) + Linear<S>::tile - 1) / Linear<S>::tile);
-    kernel.column_tiles = (map.most_columns + Linear<S>::tile - 1) / Linear<S>::tile;
-    kernel.first_node = first, kernel.end_node = end;
-    kernel.x = x, kernel.x_size = x_size, kernel.x_first = x_first;
-    kernel.y = y, kernel.y_size = y_size, kernel.y_first = y_first;
-    kernel.accumulate = accumulate;
-    stream_.teams(kernel, tasks * kernel.row_tiles * kernel.column_tiles, Linear<S>::shared(), Linear<S>::threads);
+    const auto launch = [&](auto kernel) {
+      using Kernel = decltype(kernel);
+      kernel.tasks = map.tasks.data();
+      kernel.row_tiles = static_cast<int>((std::int64_t(map.most_rows) * (end - first) + Kernel::tile - 1) / Kernel::tile);
+      kernel.column_tiles = (map.most_columns + Kernel::tile - 1) / Kernel::tile;
+      kernel.first_node = first, kernel.end_node = end;
+      kernel.x = x, kernel.x_size = x_size, kernel.x_first = x_first;
+      kernel.y = y, kernel.y_size = y_size, kernel.y_first = y_first;
+      kernel.accumulate = accumulate;
+      stream_.teams(kernel, tasks * kernel.row_tiles * kernel.column_tiles, Kernel::shared(), Kernel::threads);
+    };
+    if constexpr (std::is_same_v<S, float>) {
+      if (matmul_ == Matmul::tf32) return launch(LinearTensor<Matmul::tf32>{});
+      if (matmul_ == Matmul::bf16) return launch(LinearTensor<Matmul::bf16>{});
+    }
+    launch(Linear<S>{});
   }
   /// A bias that no matrix of the map adds.
   void add_bias(const DeviceMap<T>& map, S* y, int size, int first, int end, int y_first) {
@@ -968,6 +988,19 @@ class CudaEvaluator final : public Evaluator {
   /// Ghosts' rows of the sender features.
   void exchange(int t, Halo& halo) {
     const std::size_t size = layers_[t].spec->conv_layout.size, own = graph_.receivers * size, all = graph_.nodes * size;
+    if (packs_) {
+      const std::size_t shared = topology_.shared.size() * size;
+      S* const ghosts = states_[t].u + own;
+      stream_.each(PackRows<S>{halo_.shared, states_[t].u, moved_, static_cast<int>(size)}, shared);
+      if (halo.takes_device_memory()) {
+        stream_.synchronize();
+        return halo.forward_packed(moved_, ghosts, size * sizeof(S));
+      }
+      stream_.download(host_.rows, moved_, shared * sizeof(S));
+      stream_.synchronize();
+      halo.forward_packed(host_.rows, host_.rows + shared, size * sizeof(S));
+      return stream_.upload(ghosts, host_.rows + shared, (all - own) * sizeof(S));
+    }
     stream_.each(MoveRows<S>{g_.node, states_[t].u, moved_, static_cast<int>(size), true}, own);
     stream_.download(host_.rows, moved_, own * sizeof(S));
     stream_.synchronize();
@@ -977,6 +1010,20 @@ class CudaEvaluator final : public Evaluator {
   /// Adds ghosts' rows of the senders' adjoint to those of their owners.
   void exchange_reverse(int t, Halo& halo) {
     const std::size_t size = layers_[t].spec->conv_layout.size, own = graph_.receivers * size, all = graph_.nodes * size;
+    if (packs_) {
+      const std::size_t shared = topology_.shared.size() * size;
+      if (halo.takes_device_memory()) {
+        stream_.synchronize();
+        halo.reverse_packed(gu_ + own, moved_, size * sizeof(S));
+      } else {
+        stream_.download(host_.rows + shared, gu_ + own, (all - own) * sizeof(S));
+        stream_.synchronize();
+        halo.reverse_packed(host_.rows + shared, host_.rows, size * sizeof(S));
+        stream_.upload(moved_, host_.rows, shared * sizeof(S));
+      }
+      AddPackedRows<S> add{halo_.target, halo_.first, halo_.packed, moved_, gu_, static_cast<int>(size)};
+      return stream_.each(add, topology_.target.size() * size);
+    }
     stream_.each(MoveRows<S>{g_.node, gu_, moved_, static_cast<int>(size), true}, own);
     stream_.download(host_.rows, moved_, own * sizeof(S));
     stream_.download(host_.rows + own, gu_ + own, (all - own) * sizeof(S));
@@ -987,7 +1034,7 @@ class CudaEvaluator final : public Evaluator {
   }
 
   std::shared_ptr<const Network> network_;
-  [[maybe_unused]] Matmul matmul_;
+  [[maybe_unused]] Matmul matmul_;  // of single precision
   Stream stream_;
   Store model_, task_store_;
   std::vector<LayerWeights<T>> layers_;
@@ -1003,6 +1050,10 @@ class CudaEvaluator final : public Evaluator {
   std::uint64_t key_ = 0;                 // of the memory and the topology that a recorded graph refers to
   DeviceGraph graph_, g_;
   const NodeGroup* groups_ = nullptr;
+  bool packs_ = false;                    // rows of the halo are packed here
+  struct {
+    const int *shared, *target, *first, *packed;
+  } halo_{};                              // see Topology
   const int* receiver_ = nullptr;
   int shift_rows_ = 0;
   std::vector<LayerTasks<T>> tasks_;
@@ -1030,7 +1081,7 @@ class CudaEvaluator final : public Evaluator {
   Sum *edge_forces_ = nullptr, *sums_ = nullptr;
   S *features_ = nullptr, *gfeatures_ = nullptr, *A_ = nullptr, *contracted_ = nullptr, *gmessage_ = nullptr, *gu_ = nullptr, *edge_rows_ = nullptr,
     *moved_ = nullptr, *raw_message_ = nullptr, *phi_ = nullptr, *phi_slopes_ = nullptr, *rows_ = nullptr, *row_slopes_ = nullptr, *edge_density_ = nullptr, *grho_ = nullptr;
-  double flops_ = 0.0;
+  double flops_ = 0.0, bytes_ = 0.0;
   long launches_ = 0;
 };
 

@@ -326,6 +326,34 @@ struct CollectEnergies {
 };
 
 // ------------------------------------------------------------------------------------------------------- rows of a halo
+/// packed[k] = row rows[k].
+template <class S>
+struct PackRows {
+  const int* rows = nullptr;  ///< [packed]
+  const S* from = nullptr;
+  S* packed = nullptr;
+  int size = 0;
+
+  ADATOM_DEVICE void operator()(std::int64_t k) const { packed[k] = from[std::size_t(rows[k / size]) * size + k % size]; }
+};
+
+/// Adds packed rows to the rows that they belong to, those of a row in their order.
+template <class S>
+struct AddPackedRows {
+  const int *rows = nullptr, *first = nullptr, *packed_rows = nullptr;  ///< [distinct rows]; [+ 1] into packed_rows, which is [packed]
+  const S* packed = nullptr;
+  S* to = nullptr;
+  int size = 0;
+
+  ADATOM_DEVICE void operator()(std::int64_t k) const {
+    const int n = static_cast<int>(k / size), column = static_cast<int>(k % size);
+    S& own = to[std::size_t(rows[n]) * size + column];
+    S sum = own;
+    for (int p = first[n]; p < first[n + 1]; ++p) sum = sum + packed[std::size_t(packed_rows[p]) * size + column];
+    own = sum;
+  }
+};
+
 /// Rows of nodes to the caller's order, or from it.
 template <class S>
 struct MoveRows {

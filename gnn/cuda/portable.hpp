@@ -18,9 +18,12 @@
 #include <cstdint>
 #include <cstring>
 
+#include "gnn/evaluator.hpp"
 #include "gnn/kernels/scalar.hpp"
 
 #ifdef __CUDACC__
+#include <cuda_bf16.h>
+#include <mma.h>
 #define ADATOM_DEVICE __device__ __forceinline__
 #define ADATOM_UNROLL _Pragma("unroll")
 #else
@@ -252,6 +255,114 @@ class Team {
   std::vector<std::unique_ptr<unsigned char[], Delete>> blocks_;
 #endif
 };
+/// One T for each warp of a block.
+template <class T>
+struct PerWarp {
+#ifdef __CUDACC__
+  T value;
+  ADATOM_DEVICE explicit PerWarp(int) {}
+  ADATOM_DEVICE T& operator[](const Warp&) { return value; }
+#else
+  std::vector<T> values;
+  explicit PerWarp(int threads) : values(threads / warp_size) {}
+  T& operator[](const Warp& warp) { return values.at(warp.first() / warp_size); }
+#endif
+};
+
+/// Inputs of tensor cores. A float is rounded to 11 bits (tf32: to nearest, ties away from zero) or to 8 (bf16: ties to even).
+template <Matmul M>
+struct TensorInput;
+template <>
+struct TensorInput<Matmul::tf32> {
+  using type = float;
+  static constexpr int depth = 8;
+  ADATOM_DEVICE static float round(float x) {
+#ifdef __CUDACC__
+    return nvcuda::wmma::__float_to_tf32(x);
+#else
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, sizeof x);
+    bits = (bits + 0x1000u) & ~0x1fffu;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+#endif
+  }
+};
+template <>
+struct TensorInput<Matmul::bf16> {
+#ifdef __CUDACC__
+  using type = __nv_bfloat16;
+  ADATOM_DEVICE static type round(float x) { return __float2bfloat16_rn(x); }
+#else
+  struct type {
+    std::uint16_t bits;
+    operator float() const {
+      const std::uint32_t wide = std::uint32_t(bits) << 16;
+      float x;
+      std::memcpy(&x, &wide, sizeof x);
+      return x;
+    }
+  };
+  static type round(float x) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, sizeof x);
+    return {static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16)};
+  }
+#endif
+  static constexpr int depth = 16;
+};
+
+/// C [32][32] += A [32][depth] B [depth][32] of a warp on tensor cores, sums in single precision.
+template <Matmul M>
+class TensorTile {
+ public:
+  using In = typename TensorInput<M>::type;
+  static constexpr int size = 32, depth = TensorInput<M>::depth;
+
+  ADATOM_DEVICE void clear() {
+#ifdef __CUDACC__
+#pragma unroll
+    for (int k = 0; k < 4; ++k) nvcuda::wmma::fill_fragment(c_[k], 0.0f);
+#else
+    for (float& x : c_) x = 0.0f;
+#endif
+  }
+  /// Rows of A are a_row apart, those of B b_row.
+  ADATOM_DEVICE void multiply(const In* a, int a_row, const In* b, int b_row) {
+#ifdef __CUDACC__
+    using namespace nvcuda::wmma;
+    using Kind = std::conditional_t<M == Matmul::tf32, precision::tf32, __nv_bfloat16>;
+    fragment<matrix_a, 16, 16, depth, Kind, row_major> x[2];
+    fragment<matrix_b, 16, 16, depth, Kind, row_major> y[2];
+#pragma unroll
+    for (int k = 0; k < 2; ++k) load_matrix_sync(x[k], a + 16 * k * a_row, a_row), load_matrix_sync(y[k], b + 16 * k, b_row);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) mma_sync(c_[k], x[k / 2], y[k % 2], c_[k]);
+#else
+    for (int r = 0; r < size; ++r)
+      for (int k = 0; k < depth; ++k)
+        for (int c = 0; c < size; ++c) c_[r * size + c] += float(a[r * a_row + k]) * float(b[k * b_row + c]);
+#endif
+  }
+  ADATOM_DEVICE void store(float* to, int row) const {
+#ifdef __CUDACC__
+#pragma unroll
+    for (int k = 0; k < 4; ++k)
+      nvcuda::wmma::store_matrix_sync(to + 16 * (k / 2) * row + 16 * (k % 2), c_[k], row, nvcuda::wmma::mem_row_major);
+#else
+    for (int r = 0; r < size; ++r)
+      for (int c = 0; c < size; ++c) to[r * row + c] = c_[r * size + c];
+#endif
+  }
+
+ private:
+#ifdef __CUDACC__
+  nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, depth, float> c_[4];
+#else
+  float c_[size * size];
+#endif
+};
+
 using WarpTeam = Team<true>;
 using BlockTeam = Team<false>;
 

@@ -30,6 +30,7 @@ inline void check(cudaError_t status, const char* doing) {
   if (status == cudaSuccess) return;
   cudaGetLastError();  // so that the next call does not report it again
   std::string advice;
+  if (status == cudaErrorMemoryAllocation) advice = "; other processes or models may hold the memory (nvidia-smi lists them): use fewer atoms or more devices";
   if (status == cudaErrorDevicesUnavailable) advice = "; another process holds the device: end it, or choose a device with CUDA_VISIBLE_DEVICES";
   if (status == cudaErrorECCUncorrectable || status == cudaErrorLaunchFailure || status == cudaErrorIllegalAddress || status == cudaErrorUnknown)
     advice = "; the device is lost for this process: restart it (from the last checkpoint)";
@@ -40,7 +41,7 @@ inline void check(cudaError_t status, const char* doing) {
 inline int chosen_device() {
   int count = 0;
   check(cudaGetDeviceCount(&count), "counting devices");
-  for (const char* name : {"LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"})
+  for (const char* name : {"ADATOM_LOCAL_RANK", "LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"})
     if (const char* rank = std::getenv(name)) return count > 0 ? std::atoi(rank) % count : 0;
   return 0;
 }
@@ -52,7 +53,7 @@ inline constexpr int warps_per_block = 4;  // of kernels whose teams are warps
 
 template <class K>
 __global__ void __launch_bounds__(K::most_threads) run_teams(const __grid_constant__ K kernel, std::int64_t teams, unsigned shared) {
-  extern __shared__ __align__(16) unsigned char shared_memory[];
+  extern __shared__ __align__(128) unsigned char shared_memory[];
   if constexpr (K::one_warp) {
     const std::int64_t index = std::int64_t(blockIdx.x) * (blockDim.x / warp_size) + threadIdx.x / warp_size;
     if (index >= teams) return;
@@ -186,6 +187,11 @@ inline void* allocate(std::size_t bytes) {
   return p;
 }
 inline void release(void* p) { cudaFree(p); }
+inline std::size_t free_memory() {
+  std::size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "asking for its memory");
+  return free;
+}
 /// Host memory that the device reads and writes by itself.
 inline void* allocate_host(std::size_t bytes) {
   void* p = nullptr;
@@ -199,6 +205,7 @@ inline void release_host(void* p) { cudaFreeHost(p); }
 bool runs_backwards();            ///< ADATOM_HOST_ORDER=reverse
 void* allocate(std::size_t);      ///< filled with NaN
 void release(void* p);
+std::size_t free_memory();
 inline void* allocate_host(std::size_t bytes) { return allocate(bytes); }
 inline void release_host(void* p) { release(p); }
 

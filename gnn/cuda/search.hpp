@@ -275,7 +275,7 @@ struct GatherPositions {
       x[3 * n + c] = r;
       if (reference) d2 += (r - reference[3 * n + c]) * (r - reference[3 * n + c]);
     }
-    if (reference && d2 > limit2) lower(moved, node[n]);
+    if (reference && !(d2 <= limit2)) lower(moved, node[n]);  // also NaN, which making the list reports
   }
 };
 

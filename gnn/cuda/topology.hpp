@@ -21,6 +21,23 @@ struct Topology {
   std::vector<NodeGroup> groups;            ///< receivers of one species, up to four at a time
   std::uint64_t revision = 0;
 
+  // Of a halo that has them: its shared rows, and where what comes back is added.
+  std::vector<int> shared, target, first_packed, packed;
+
+  void build_halo(const std::vector<int>& rows) {
+    std::vector<int> own(node.size());
+    for (std::size_t n = 0; n < node.size(); ++n) own[node[n]] = static_cast<int>(n);
+    shared.clear();
+    for (const int row : rows) shared.push_back(own[row]);
+    packed.resize(shared.size());
+    for (std::size_t k = 0; k < packed.size(); ++k) packed[k] = static_cast<int>(k);
+    std::stable_sort(packed.begin(), packed.end(), [&](int a, int b) { return shared[a] < shared[b]; });
+    target.clear(), first_packed.clear();
+    for (std::size_t k = 0; k < packed.size(); ++k)
+      if (k == 0 || shared[packed[k]] != target.back()) target.push_back(shared[packed[k]]), first_packed.push_back(static_cast<int>(k));
+    first_packed.push_back(static_cast<int>(packed.size()));
+  }
+
   int edges() const { return static_cast<int>(sender.size()); }
 
   /// Only what species tell: of lists that are made on the device.

@@ -31,12 +31,13 @@ class AdatomCalculator(Calculator):
         threads: int | None = None,
         splines: bool = True,
         head: str | None = None,
+        matmul: str = "exact",
     ):
         super().__init__()
         if isinstance(model, Potential):
             self.potential = model
         else:
-            self.potential = Potential.load(model, device=device, dtype=dtype, threads=threads, splines=splines, head=head)
+            self.potential = Potential.load(model, device=device, dtype=dtype, threads=threads, splines=splines, head=head, matmul=matmul)
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
         super().calculate(atoms, properties, system_changes)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from numpy.typing import ArrayLike, NDArray
 
+_MATMULS = {"exact": _core.Matmul.exact, "tf32": _core.Matmul.tf32, "bf16": _core.Matmul.bf16}
 _DEVICES = {"cpu": _core.Device.cpu, "cuda": _core.Device.cuda}
 _PRECISIONS = {"float32": _core.Precision.float32, "float64": _core.Precision.float64}
 
@@ -50,12 +51,14 @@ class Potential:
         splines: bool = True,
         head: str | None = None,
         elements: Sequence[int | str] | None = None,
+        matmul: str = "exact",
     ) -> Potential:
         """Reads a model file (docs/model_file.md).
 
         device: "cpu" or "cuda". dtype: "float32" or "float64", the precision of the network (edge vectors and energy sums are always float64).
         threads: OpenMP threads of an evaluation; None as OpenMP decides. splines: tabulate the radial functions.
         head: level of theory; needed if the model has several. elements: keep only these (symbols or atomic numbers), for smaller tables.
+        matmul: "exact", or on a GPU in float32 "tf32" or "bf16", linear maps on tensor cores with rounded inputs; `matmul_error` measures what they change.
 
         Raises FileNotFoundError, ModelError (a RuntimeError) if the file cannot be used, and ValueError for options that do not fit the model.
         """
@@ -72,6 +75,7 @@ class Potential:
             splines=splines,
             head=head or "",
             elements=_atomic_numbers(elements or ()),
+            matmul=_choice("matmul", matmul, _MATMULS),
         )
         return cls(core)
 
@@ -116,8 +120,12 @@ class Potential:
 
     @property
     def counters(self) -> _core.Counters:
-        """Floating-point operations and (on a GPU) kernels of the last evaluation, and memory that evaluation holds."""
+        """Floating-point operations and (on a GPU) bytes and kernels of the last evaluation, and memory that evaluation holds."""
         return self._core.counters()
+
+    def matmul_error(self, atoms: Atoms) -> tuple[float, float]:
+        """What `matmul` changes on this structure: the largest difference of an atom's energy (eV) and of a component of a force (eV/angstrom)."""
+        return self._core.matmul_error(_structure(atoms))
 
     def set_threads(self, threads: int | None) -> None:
         self._core.set_threads(threads or 0)

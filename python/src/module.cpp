@@ -123,6 +123,10 @@ PYBIND11_MODULE(_core, m) {
   py::register_exception<ModelError>(m, "ModelError", PyExc_RuntimeError).attr("__doc__") = "A model file that cannot be used.";
 
   py::enum_<adatom::Device>(m, "Device").value("cpu", adatom::Device::cpu).value("cuda", adatom::Device::cuda);
+  py::enum_<adatom::Matmul>(m, "Matmul")
+      .value("exact", adatom::Matmul::exact)
+      .value("tf32", adatom::Matmul::tf32)
+      .value("bf16", adatom::Matmul::bf16);
   py::enum_<adatom::Precision>(m, "Precision").value("float32", adatom::Precision::float32).value("float64", adatom::Precision::float64);
 
   py::class_<adatom::Request>(m, "Request")
@@ -144,17 +148,18 @@ PYBIND11_MODULE(_core, m) {
       .def_readonly("summary", &adatom::ModelInfo::summary);
 
   py::class_<adatom::Counters>(m, "Counters")
+      .def_readonly("bytes_per_step", &adatom::Counters::bytes_per_step)
       .def_readonly("flops_per_step", &adatom::Counters::flops_per_step)
       .def_readonly("workspace_bytes", &adatom::Counters::workspace_bytes)
       .def_readonly("launches_per_step", &adatom::Counters::launches_per_step);
 
   py::class_<LockedPotential>(m, "Potential")
       .def(py::init([](const std::filesystem::path& file, adatom::Device device, adatom::Precision precision, int threads, bool splines,
-                       const std::string& head, const std::vector<int>& elements) {
-             return load(file, {device, precision, threads, splines, head, elements});
+                       const std::string& head, const std::vector<int>& elements, adatom::Matmul matmul) {
+             return load(file, {device, precision, threads, splines, head, elements, matmul});
            }),
            py::arg("file"), py::kw_only(), py::arg("device"), py::arg("precision"), py::arg("threads"), py::arg("splines"), py::arg("head"),
-           py::arg("elements"))
+           py::arg("elements"), py::arg("matmul"))
       .def_property_readonly("info", &LockedPotential::info, py::return_value_policy::reference_internal)
       .def(
           "evaluate",
@@ -171,6 +176,13 @@ PYBIND11_MODULE(_core, m) {
             return dicts;
           },
           py::arg("structures"), py::arg("request"))
+      .def(
+          "matmul_error",
+          [](LockedPotential& self, const Structure& structure) {
+            const adatom::MatmulError error = self.run([&](adatom::Potential& potential) { return potential.matmul_error(structure); });
+            return std::pair{error.energy, error.force};
+          },
+          py::arg("structure"))
       .def(
           "hessian_vector",
           [](LockedPotential& self, const Structure& structure, const Array<double>& v) {

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 
 #include "reference.hpp"
@@ -213,7 +214,7 @@ TEST_CASE("a system that does not fit in one piece is worked on in blocks; one t
       Potential blocks = load(m, m.heads.begin()->first, Device::cuda, Precision::float64, splines);
       whole = load(m, m.heads.begin()->first, Device::cpu, Precision::float64, splines);  // gives its memory back
       bool in_blocks = false, too_little = false;
-      for (int percent = 120; percent > 0 && !too_little; percent -= 20) {  // the model itself takes some as well
+      for (int percent = 120; percent > 0 && !too_little; percent -= 10) {  // the model itself takes some as well
         blocks.evaluate(one, everything);
         const Setting memory("ADATOM_HOST_MEMORY", std::to_string(bytes * percent / 100));
         try {
@@ -223,7 +224,8 @@ TEST_CASE("a system that does not fit in one piece is worked on in blocks; one t
           CHECK(d.virials.value <= 1e-9 * force_scale(a));
           in_blocks |= blocks.counters().workspace_bytes < bytes;
         } catch (const std::runtime_error& error) {
-          CHECK_THAT(error.what(), Catch::Contains("out of memory on the CUDA device: " + std::to_string(s.positions.size()) + " atoms"));
+          CHECK_THAT(error.what(), Catch::Contains("out of memory on the CUDA device: " + std::to_string(s.positions.size()) + " atoms") &&
+                                       Catch::Contains(" atoms fit into what is free now"));
           too_little = true;
         }
       }
@@ -315,6 +317,22 @@ struct Ghosts final : Halo {
     if (scalar_bytes == 4) return add<float>(rows, row_bytes);
     add<double>(rows, row_bytes);
   }
+  // As a halo whose rows the evaluator packs: every ghost has its owner's row sent to it.
+  bool packs = false, on_device = false;
+  mutable std::vector<int> shared;
+  const std::vector<int>* shared_rows() const override {
+    shared.assign(owner.begin() + receivers, owner.end());
+    return packs ? &shared : nullptr;
+  }
+  bool takes_device_memory() const override { return on_device; }
+  void forward_packed(const void* packed, void* ghosts, std::size_t row_bytes) override {
+    ++calls;
+    std::memcpy(ghosts, packed, shared.size() * row_bytes);
+  }
+  void reverse_packed(const void* ghosts, void* packed, std::size_t row_bytes) override {
+    ++calls;
+    std::memcpy(packed, ghosts, shared.size() * row_bytes);
+  }
   template <class T>
   void add(void* rows, std::size_t row_bytes) const {
     const std::size_t size = row_bytes / sizeof(T);
@@ -340,6 +358,19 @@ TEST_CASE("a decomposed system: ghosts, whose rows a halo exchanges") {
       GraphResult result;
       result.energies = energies.data(), result.forces = forces.front().data(), result.want_virial = true;
       cuda.evaluate(ghosts.graph(), result, &ghosts);
+      for (const bool on_device : {false, true}) {
+        if (on_device && !on_host()) continue;  // this halo copies in host memory
+        Ghosts packing = ghosts;
+        packing.packs = true, packing.on_device = on_device, packing.calls = 0;
+        std::vector<double> packed_energies(n);
+        std::vector<Vector3> packed_forces(nodes);
+        GraphResult packed;
+        packed.energies = packed_energies.data(), packed.forces = packed_forces.front().data(), packed.want_virial = true;
+        cuda.evaluate(packing.graph(), packed, &packing);
+        CHECK(packing.calls == ghosts.calls);
+        CHECK(packed_energies == energies);  // rows are added in the same order
+        CHECK(packed_forces == forces);
+      }
       for (std::size_t g = n; g < nodes; ++g)
         for (int a = 0; a < 3; ++a) forces[ghosts.owner[g]][a] += forces[g][a];
       CHECK(ghosts.calls > 0);
@@ -426,6 +457,79 @@ TEST_CASE("positions move under a kept neighbour list; results are wanted or not
     for (int k = 0; k < 9; ++k) CHECK(a.virial[k] == Approx(b.virial[k]).margin(1e-8));
   }
   CHECK(cuda.counters().flops_per_step > 0.0);
+  CHECK(cuda.counters().bytes_per_step > 0.0);
+  CHECK(cuda.counters().launches_per_step > 10);
+}
+
+TEST_CASE("atoms that move far, are wrapped, and cells that change: lists of the device are made anew") {
+  Potential cuda = load("mace_large", Device::cuda, Precision::float64), cpu = load("mace_large", Device::cpu, Precision::float64);
+  Structure s = structure_of("mace_large", "triclinic");
+  const auto compare = [&] {
+    const Result a = cuda.evaluate(s, everything), b = cpu.evaluate(s, everything);
+    const Deviation d(a, b);
+    CHECK(d.energies.value <= 1e-10 * energy_scale(b));
+    CHECK(d.forces.value <= 1e-9 * force_scale(b));
+    CHECK(d.virials.value <= 1e-8 * force_scale(b));
+  };
+  compare();
+  for (int step = 0; step < 3; ++step) {  // by more than half the skin each
+    for (std::size_t i = 0; i < s.positions.size(); ++i) s.positions[i][(i + step) % 3] += 0.3;
+    compare();
+  }
+  for (int a = 0; a < 3; ++a) s.positions[0][a] += 2 * s.cell[0][a] - s.cell[2][a];  // another image of the same atom
+  compare();
+  for (auto& row : s.cell)
+    for (double& x : row) x *= 1.02;
+  compare();
+  s.pbc[2] = false;
+  compare();
+  s.numbers.pop_back(), s.positions.pop_back();
+  compare();
+}
+
+TEST_CASE("linear maps with rounded inputs: how far they are off is what is measured") {
+  for (const char* name : {"mace_large", "sevennet_fcn"}) {
+    INFO(name);
+    const ReferenceModel& m = reference_model(name);
+    const Structure& s = structure_of(name, "mixed");
+    LoadOptions options;
+    options.device = Device::cuda;
+    options.head = m.heads.begin()->first;
+    Potential exact = Potential::load(m.file, options);
+    const Result a = exact.evaluate(s, everything);
+    CHECK(exact.matmul_error(s).force == 0.0);
+    double last = 0.0;
+    for (const Matmul matmul : {Matmul::tf32, Matmul::bf16}) {
+      options.matmul = matmul;
+      Potential rounded = Potential::load(m.file, options);
+      const Result b = rounded.evaluate(s, everything);
+      const Deviation d(a, b);
+      const MatmulError error = rounded.matmul_error(s);
+      CHECK(error.force == d.forces.value);
+      CHECK(error.energy == d.energies.value);
+      const double relative = error.force / force_scale(a), bits = matmul == Matmul::tf32 ? 11 : 8;
+      CHECK(relative > 1e-2 * std::pow(2.0, -bits));  // it is rounded,
+      CHECK(relative < 30 * std::pow(2.0, -bits));    // and no more than that
+      CHECK(relative > last);
+      last = relative;
+      check_equal(b, rounded.evaluate(s, everything));
+    }
+    options.precision = Precision::float64;
+    CHECK_THROWS_WITH(Potential::load(m.file, options), Catch::Contains("are for device cuda and float32"));
+  }
+}
+
+TEST_CASE("what is wrong with a structure of a batch names it") {
+  Potential cuda = load("mace_small", Device::cuda, Precision::float32);
+  const Structure& good = structure_of("mace_small", "mixed");
+  std::vector<Structure> batch(3, good);
+  batch[1].positions[2] = batch[1].positions[1];
+  CHECK_THROWS_WITH(cuda.evaluate(batch), Catch::Contains("structure 1 (counted from 0) of the batch: atom 1 and one of its neighbours are on the same spot"));
+  batch[1] = good;
+  batch[2].positions[4][0] = NAN;
+  CHECK_THROWS_WITH(cuda.evaluate(batch), Catch::Contains("structure 2 (counted from 0) of the batch: atom 4"));
+  batch[2] = good;
+  CHECK(cuda.evaluate(batch)[2].energy == Approx(cuda.evaluate(good).energy).epsilon(1e-6));
 }
 
 TEST_CASE("Hessian-vector products as on the CPU") {

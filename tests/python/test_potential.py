@@ -30,6 +30,15 @@ def test_without_a_device_cuda_is_an_error_that_says_why(tmp_path):
         Potential.load(model, device="cuda")
 
 
+def test_rounded_linear_maps_are_for_a_device(tmp_path, potential, copper):
+    model = write_small_model(tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="matmul tf32 and bf16 are for device cuda and float32"):
+        Potential.load(model, matmul="tf32")
+    with pytest.raises(ValueError, match="matmul"):
+        Potential.load(model, matmul="half")
+    assert potential.matmul_error(copper) == (0.0, 0.0)
+
+
 def test_forces_are_the_gradient(potential, copper):
     forces = potential.evaluate(copper).forces
     h, moved = 1e-4, copper.copy()

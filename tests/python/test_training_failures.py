@@ -37,6 +37,13 @@ def with_frames(config, folder, frames, **data):
     return {**config, "data": {**config["data"], "train": [str(folder / "data.extxyz")], **data}}
 
 
+# ---------------------------------------------------------------------------------------------- device
+@pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine has a GPU")
+def test_without_a_device(config):
+    assert "device cuda cannot be used: " in refused({**config, "device": "cuda"})
+    assert "'device' is \"gpu\", expected one of cpu, cuda" in refused({**config, "device": "gpu"})
+
+
 # ------------------------------------------------------------------------------------------------ data
 @pytest.mark.parametrize(
     ("label", "message"),

@@ -28,6 +28,11 @@ bool runs_backwards() {
   return order && std::string(order) == "reverse";
 }
 
+std::size_t free_memory() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  return room() - std::min(in_use, room());
+}
+
 void* allocate(std::size_t bytes) {
   const std::lock_guard<std::mutex> lock(mutex);
   if (bytes > room() - std::min(in_use, room())) throw OutOfMemory(bytes);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace adatom {
 
@@ -54,6 +55,16 @@ class Halo {
   virtual void forward(void* rows, std::size_t row_bytes) = 0;
   /// Adds each ghost's row of `scalar_bytes`-wide floating-point numbers to its owner's row (before a layer's reverse pass).
   virtual void reverse(void* rows, std::size_t row_bytes, std::size_t scalar_bytes) = 0;
+
+  // The same for an evaluator whose rows lie on a device, which packs and adds them itself, so that only rows that are exchanged leave the device.
+  /// Rows of receivers that other processes need, in the order in which they are sent, some more than once. Null: there is only the above.
+  virtual const std::vector<int>* shared_rows() const { return nullptr; }
+  /// Whether the two below take memory of the device.
+  virtual bool takes_device_memory() const { return false; }
+  /// Sends `packed`, one row for each of shared_rows(), and receives the rows of the ghosts.
+  virtual void forward_packed(const void* /*packed*/, void* /*ghosts*/, std::size_t /*row_bytes*/) { throw std::logic_error("this halo packs rows itself"); }
+  /// Sends the rows of the ghosts, and receives into `packed` what has to be added to each of shared_rows().
+  virtual void reverse_packed(const void* /*ghosts*/, void* /*packed*/, std::size_t /*row_bytes*/) { throw std::logic_error("this halo packs rows itself"); }
 };
 
 }  // namespace adatom

@@ -16,6 +16,8 @@ namespace adatom {
 
 enum class Device { cpu, cuda };
 enum class Precision { float32, float64 };
+/// Linear maps on a GPU in single precision: as they are, or on tensor cores, whose inputs are rounded to 11 bits (tf32) or 8 bits (bf16).
+enum class Matmul { exact, tf32, bf16 };
 
 struct LoadOptions {
   Device device = Device::cpu;
@@ -24,6 +26,12 @@ struct LoadOptions {
   bool splines = true;                       ///< tabulate the radial functions (error checked against the MLP at load time)
   std::string head;                          ///< level of theory or modality; may be empty if the model has one head
   std::vector<int> elements;                 ///< keep only these atomic numbers (smaller tables); empty: all of the model's
+  Matmul matmul = Matmul::exact;             ///< other ones need device cuda and float32; Potential::matmul_error measures what they cost
+};
+
+/// What rounded linear maps change: the largest difference of an atom's energy (eV) and of a component of a force (eV/angstrom).
+struct MatmulError {
+  double energy = 0.0, force = 0.0;
 };
 
 /// What evaluate() computes besides the total energy.
@@ -59,6 +67,7 @@ struct ModelInfo {
 
 /// What evaluations did so far; `adatom bench` and the benchmarks read it.
 struct Counters {
+  double bytes_per_step = 0.0;      ///< on a device: what its kernels read and write of its memory at least, counted from sizes of arrays
   double flops_per_step = 0.0;      ///< floating-point operations of the last evaluation (multiply-add = 2), counted from loop bounds
   std::size_t workspace_bytes = 0;  ///< memory that evaluation holds now: features, tiles, scratch, results; on a device, of the device
   long launches_per_step = 0;       ///< kernels of the last evaluation; 0 on a CPU
@@ -91,6 +100,10 @@ class ADATOM_EXPORT Potential {
   /// The engine under all of the above, for callers that have their own neighbour lists and domain decomposition (LAMMPS).
   /// `halo` may be null when the graph has no ghosts.
   void evaluate(const Graph& graph, GraphResult& result, Halo* halo = nullptr);
+
+  /// What LoadOptions::matmul changes on this structure, or graph, in comparison with Matmul::exact; zero without it.
+  MatmulError matmul_error(const Structure& structure);
+  MatmulError matmul_error(const Graph& graph, Halo* halo);
 
   Counters counters() const;
   void set_threads(int threads);

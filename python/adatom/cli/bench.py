@@ -25,6 +25,7 @@ def bench(
     device: common.DeviceOption = common.Device.cpu,
     threads: common.Threads = None,
     head: common.Head = None,
+    matmul: Annotated[common.Matmul, typer.Option("--matmul", help="Linear maps on a GPU in float32; what tf32 and bf16 change is measured.")] = common.Matmul.exact,
     as_json: common.Json = False,
 ) -> None:
     """Times energy, forces and stress of one structure whose atoms move a little every step, as in molecular dynamics.
@@ -37,7 +38,7 @@ def bench(
 
     if structure and atoms:
         raise ValueError("--structure and --atoms exclude each other")
-    potential = common.load(model, device, dtype, threads, head)
+    potential = common.load(model, device, dtype, threads, head, matmul)
     system = common.read_structures(structure, "-1")[0] if structure else crystal(potential.elements, element, atoms or 500)
     threads = threads or default_threads()
     potential.set_threads(threads)
@@ -74,6 +75,9 @@ def bench(
         "flops_per_atom_step": counters.flops_per_step / len(system),
         "gflops": 1e-9 * counters.flops_per_step / seconds,
     }
+    if matmul != common.Matmul.exact:
+        energy, force = potential.matmul_error(system)
+        document |= {"matmul": matmul.value, "matmul_error_meV_per_atom": 1e3 * energy, "matmul_error_meV_per_angstrom": 1e3 * force}
     if potential.backend.startswith("cpu"):
         document |= fma_share(potential.backend, dtype.value, threads, document["gflops"])
     if as_json:

@@ -26,6 +26,12 @@ class DType(str, Enum):
     float64 = "float64"
 
 
+class Matmul(str, Enum):
+    exact = "exact"
+    tf32 = "tf32"
+    bf16 = "bf16"
+
+
 DeviceOption = Annotated[Device, typer.Option("--device")]
 DTypeOption = Annotated[DType, typer.Option("--dtype", help="Precision of the network.")]
 
@@ -49,10 +55,10 @@ def progress(quiet: bool, *columns):
     return Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True)
 
 
-def load(model: Path, device: Device, dtype: DType, threads: int | None, head: str | None):
+def load(model: Path, device: Device, dtype: DType, threads: int | None, head: str | None, matmul: Matmul = Matmul.exact):
     from adatom import Potential
 
-    return Potential.load(model, device=device.value, dtype=dtype.value, threads=threads, head=head)
+    return Potential.load(model, device=device.value, dtype=dtype.value, threads=threads, head=head, matmul=matmul.value)
 
 
 def read_structures(file: Path, index: str = ":") -> list:
