@@ -69,7 +69,9 @@ class CudaEvaluator final : public Evaluator {
       std::copy_n(view.positions, 3 * atoms, host_.positions);
       if constexpr (is_dual<S>) std::copy_n(view.position_tangents, 3 * atoms, host_.tangents);
       if (!listed_ || !lists_.fits(view)) make_lists(view);
-      for (bool again = true; again;) {
+      bool again = true;
+      for (int attempt = 0; again; ++attempt) {
+        if (attempt > 1) throw std::logic_error("a neighbour list that was made of these positions does not fit them");
         const long before = stream_.launches();
         stream_.replay(key_, [&] { begin(), passes(nullptr), finish(); });
         stream_.synchronize();
@@ -175,154 +177,24 @@ class CudaEvaluator final : public Evaluator {
 
   // ------------------------------------------------------------------------------------------------------ preparation
   /// What does not change while atoms move: their species, host memory.
-  void prepare_atoms(const StructureView& view, std::uint64_t revision, const Wanted& wanted) {
-    const int atoms = view.first_atom[view.structures];
-    const bool same = revision != 0 && built_ && of_structures_ && revision == topology_.revision && atoms == graph_.nodes;
-    if (same && wanted == wanted_) return;
-    if (same && listed_) {
-      wanted_ = wanted;
-      reserve_host();
-      reserve(wanted);
-      return;
-    }
-    if (!same) {
-      built_ = listed_ = false;
-      of_structures_ = true;
-      graph_ = {};
-      graph_.receivers = graph_.nodes = atoms;
-      shift_rows_ = 0;
-      topology_.build_species(view.species, atoms, network_->species());
-      topology_.revision = revision;
-      topology_.first_edge.clear();
-      lists_.set_atoms(stream_, view, network_->species(), topology_.groups);
-      built_ = true;
-    }
-    wanted_ = wanted;
-    reserve_host();
-    listed_ = false;  // memory of the device is laid out when the number of edges is known
-  }
+  void prepare_atoms(const StructureView& view, std::uint64_t revision, const Wanted& wanted);
 
   /// Neighbour lists of the present positions, and memory for as many edges, and some more.
-  void make_lists(const StructureView& view) {
-    const bool fresh = !listed_;
-    const DeviceGraph old = graph_;
-    listed_ = false;
-    lists_.build(stream_, view, host_.positions, !network_->splines);
-    graph_ = lists_.graph();
-    graph_.pairs = network_->radial.depends_on_pair();
-    if (graph_.node != old.node || graph_.sender != old.sender || graph_.boxes != old.boxes) ++key_;
-    groups_ = lists_.groups(), receiver_ = lists_.receiver();
-    move_limit2_ = 0.25 * (view.range - network_->cutoff) * (view.range - network_->cutoff);
-    edges_ = lists_.edges();
-    topology_.first_edge.clear();
-    if (!network_->splines) download_first_edges();
-    make_tasks(false);
-    if (fresh || lists_.edge_room() != edge_room_ || blocks_.size() > 1 || !network_->splines) {
-      edge_room_ = lists_.edge_room();
-      reserve(wanted_);
-    }
-    listed_ = true;
-  }
+  void make_lists(const StructureView& view);
 
-  void download_first_edges() {
-    if (!topology_.first_edge.empty()) return;
-    topology_.first_edge.resize(graph_.receivers + 1);
-    stream_.download(topology_.first_edge.data(), graph_.first_edge, topology_.first_edge.size() * sizeof(int));
-    stream_.synchronize();
-  }
+  void download_first_edges();
 
   /// Memory and topology, and what goes up with the step.
-  void begin_step(const Graph& graph, const Wanted& wanted, [[maybe_unused]] const double* tangents, const Halo* halo = nullptr) {
-    try {
-      prepare(graph, wanted, halo);
-    } catch (const OutOfMemory& error) {
-      fail_memory(error.bytes);
-    }
-    std::copy_n(graph.positions, 3 * std::size_t(graph.n_nodes), host_.positions);
-    if (shift_rows_) std::copy_n(graph.shifts, 3 * std::size_t(shift_rows_), host_.shifts);
-    if constexpr (is_dual<S>) std::copy_n(tangents, 3 * std::size_t(graph.n_nodes), host_.tangents);
-  }
+  void begin_step(const Graph& graph, const Wanted& wanted, [[maybe_unused]] const double* tangents, const Halo* halo = nullptr);
 
-  void prepare(const Graph& g, const Wanted& wanted, const Halo* halo) {
-    if (g.revision == 0 || !built_ || of_structures_ || g.revision != topology_.revision || g.n_receivers != graph_.receivers || g.n_nodes != graph_.nodes) {
-      built_ = of_structures_ = false;
-      topology_.build(g, network_->species());
-      edges_ = edge_room_ = topology_.edges();
-      const std::vector<int>* shared = halo ? halo->shared_rows() : nullptr;
-      packs_ = shared != nullptr;
-      topology_.build_halo(shared ? *shared : std::vector<int>());
-      upload_topology(g);
-      make_tasks(wanted.weights);
-      built_ = true;
-      reserve(wanted);
-    } else if (!(wanted == wanted_) || structures_ > reserved_structures_) {
-      make_tasks(wanted.weights);
-      reserve(wanted);
-    }
-  }
+  void prepare(const Graph& g, const Wanted& wanted, const Halo* halo);
 
-  void upload_topology(const Graph& g) {
-    graph_ = {};
-    graph_.receivers = g.n_receivers, graph_.nodes = g.n_nodes;
-    graph_.pairs = network_->radial.depends_on_pair();
-    shift_rows_ = 0;
-    for (const int s : topology_.shift) shift_rows_ = std::max(shift_rows_, s + 1);
-    const auto with_arrays = [&](auto f) {
-      f(graph_.node, topology_.node), f(graph_.species, topology_.species), f(graph_.first_edge, topology_.first_edge), f(graph_.sender, topology_.sender);
-      f(graph_.shift, topology_.shift), f(graph_.first_run, topology_.first_run), f(graph_.run_edge, topology_.run_edge);
-      f(graph_.first_sent, topology_.first_sent), f(graph_.sent_edge, topology_.sent_edge), f(groups_, topology_.groups);
-      f(halo_.shared, topology_.shared), f(halo_.target, topology_.target), f(halo_.first, topology_.first_packed), f(halo_.packed, topology_.packed);
-      if (!network_->splines) f(receiver_, topology_.receiver);
-    };
-    topology_arena_.forget();
-    with_arrays([&](auto& pointer, const auto& from) { topology_arena_.add(pointer, from.size()); });
-    topology_arena_.commit();
-    with_arrays([&](auto& pointer, const auto& from) {
-      using E = typename std::decay_t<decltype(from)>::value_type;
-      if (!from.empty()) stream_.upload(const_cast<E*>(pointer), from.data(), from.size() * sizeof(E));
-    });
-    stream_.synchronize();
-  }
+  void upload_topology(const Graph& g);
 
-  void make_tasks(bool gradients) {
-    std::vector<int> shape = topology_.first_of_species;
-    if (!network_->splines) shape.push_back(edges_);
-    if (!tasks_.empty() && shape == tasks_shape_ && (tasks_gradients_ || !gradients)) return;
-    tasks_shape_.clear();
-    tasks_.clear();
-    task_store_.begin();
-    const TaskMaker<T> maker(task_store_, *network_, topology_.first_of_species, graph_.receivers, edges_);
-    for (const LayerWeights<T>& layer : layers_) tasks_.push_back(maker.make(layer, gradients));
-    task_store_.upload(stream_);
-    stream_.synchronize();
-    tasks_shape_ = std::move(shape);
-    tasks_gradients_ = gradients;
-  }
+  void make_tasks(bool gradients);
 
   /// Memory for the present topology; in smaller and smaller blocks if there is not enough.
-  void reserve(const Wanted& wanted) {
-    wanted_ = wanted;
-    ++key_;
-    try {
-      if (!of_structures_) reserve_host();  // the others' is in use
-      reserved_structures_ = structures_;
-      for (int receivers = std::max(graph_.receivers, 1);; receivers = (receivers + 1) / 2) {
-        make_blocks(receivers);
-        request();
-        try {
-          arena_.commit();
-          break;
-        } catch (const OutOfMemory&) {
-          const std::size_t needed = arena_.wanted();
-          arena_.forget();
-          if (receivers <= smallest_block || wanted.weights) fail_memory(needed);
-        }
-      }
-    } catch (...) {
-      built_ = false;
-      throw;
-    }
-  }
+  void reserve(const Wanted& wanted);
   static constexpr int smallest_block = 64;
 
   [[noreturn]] void fail_memory(std::size_t needed) {
@@ -336,281 +208,31 @@ class CudaEvaluator final : public Evaluator {
                              "batches");
   }
 
-  void make_blocks(int receivers) {
-    blocks_.clear();
-    if (of_structures_ && receivers < graph_.receivers) download_first_edges();
-    for (int first = 0; first < graph_.receivers; first += receivers) blocks_.push_back(std::min(first + receivers, graph_.receivers));
-    block_receivers_ = block_edges_ = 0;
-    if (blocks_.size() == 1) {
-      block_receivers_ = graph_.receivers, block_edges_ = edge_room_;
-      return;
-    }
-    int first = 0;
-    for (const int end : blocks_) {
-      block_receivers_ = std::max(block_receivers_, end - first);
-      block_edges_ = std::max(block_edges_, topology_.first_edge[end] - topology_.first_edge[first]);
-      first = end;
-    }
-  }
+  void make_blocks(int receivers);
 
-  void reserve_host() {
-    const std::size_t nodes = graph_.nodes, receivers = graph_.receivers;
-    std::size_t row = 0;
-    for (const auto& layer : layers_)
-      if (!layer.spec->merged()) row = std::max<std::size_t>(row, layer.spec->conv_layout.size);
-    host_arena_.forget();
-    host_arena_.add(host_.positions, 3 * nodes);
-    host_arena_.add(host_.tangents, is_dual<S> ? 3 * nodes : 0);
-    host_arena_.add(host_.shifts, 3 * std::size_t(shift_rows_));
-    host_arena_.add(host_.energies, receivers);
-    host_arena_.add(host_.forces, 3 * nodes);
-    host_arena_.add(host_.force_tangents, is_dual<S> ? 3 * nodes : 0);
-    host_arena_.add(host_.virial, SumRows::width);
-    host_arena_.add(host_.atom_virials, wanted_.atom_virials ? 9 * nodes : 0);
-    host_arena_.add(host_.status, edge_status_size);
-    host_arena_.add(host_.cleared, edge_status_size);
-    // Of a halo that packs rows itself all nodes' rows; else only those that are exchanged.
-    host_arena_.add(host_.rows, wanted_.halo ? (packs_ ? topology_.shared.size() + nodes - receivers : nodes) * row : 0);
-    host_arena_.add(host_.loss, wanted_.weights ? receivers : 0);
-    host_arena_.add(host_.strains, wanted_.weights ? 9 * std::size_t(structures_) : 0);
-    host_arena_.add(host_.structure, wanted_.weights && structures_ ? nodes : 0);
-    host_arena_.add(host_.gradient, wanted_.weights ? array_entries() : 0);
-    host_arena_.commit();
-    host_.cleared[not_finite] = host_.cleared[coincident] = host_.cleared[moved] = std::numeric_limits<int>::max();
-    host_.cleared[active_edges] = 0;
-  }
+  void reserve_host();
 
-  void request() {
-    const std::size_t nodes = graph_.nodes, receivers = graph_.receivers, edges = edge_room_;
-    arena_.add(positions_, 3 * nodes);
-    arena_.add(x_, 3 * nodes);
-    arena_.add(tangents_, is_dual<S> ? 3 * nodes : 0);
-    arena_.add(shifts_, 3 * std::size_t(shift_rows_));
-    arena_.add(status_, edge_status_size);
-    arena_.add(vectors_, edges);
-    arena_.add(edge_forces_, wanted_.forces ? 3 * edges : 0);
-    arena_.add(sums_, receivers);
-    arena_.add(energies_, receivers);
-    arena_.add(forces_, wanted_.forces ? 3 * nodes : 0);
-    arena_.add(force_tangents_, is_dual<S> ? 3 * nodes : 0);
-    arena_.add(atom_virials_, wanted_.atom_virials ? 9 * nodes : 0);
-    virial_rows_ = wanted_.virial ? static_cast<int>(receivers) : 0;
-    arena_.add(virials_[0], 9 * std::size_t(virial_rows_));
-    arena_.add(virials_[1], wanted_.virial ? 9 * (receivers / SumRows::rows_per_team + 1) : 0);
-    std::size_t mid = 0, message = 0, contracted = 0, conv = 0, hidden = 0, columns = 0;
-    std::size_t partials = 0, readout_partials = 0, readout_x = 0, readout_g = 0;
-    bool density = false;
-    for (std::size_t t = 0; t < layers_.size(); ++t) {
-      const Layer& spec = *layers_[t].spec;
-      State& s = states_[t];
-      s = {};
-      if (t > 0) {
-        arena_.add(s.h, receivers * spec.in_layout.size);
-        if (wanted_.reverses()) arena_.add(s.gh, receivers * spec.in_layout.size);
-      }
-      if (!spec.merged()) {
-        arena_.add(s.u, nodes * spec.conv_layout.size);
-        conv = std::max<std::size_t>(conv, spec.conv_layout.size);
-        mid = std::max<std::size_t>(mid, spec.mid_layout.size);
-      }
-      arena_.add(s.message, receivers * spec.message_layout.size);
-      if (!spec.density.empty()) arena_.add(s.density, receivers), density = true;
-      if (wanted_.weights) {
-        arena_.add(s.A, receivers * spec.mid_layout.size);
-        arena_.add(s.contracted, receivers * spec.contraction.out.size);
-        if (spec.has_readout) {
-          const int width = spec.readout.layers.front().in + layers_[t].readout.hidden;
-          readout_x = std::max<std::size_t>(readout_x, width), readout_g = std::max<std::size_t>(readout_g, layers_[t].readout.hidden);
-        }
-        if (graph_.receivers > 0) {
-          partials = std::max(partials, tasks_[t].gradient.partials);
-          readout_partials = std::max(readout_partials, tasks_[t].gradient.readout.partials);
-        }
-      }
-      message = std::max<std::size_t>(message, spec.message_layout.size);
-      contracted = std::max<std::size_t>(contracted, spec.contraction.out.size);
-      hidden = std::max<std::size_t>(hidden, spec.hidden);
-      if (!spec.merged()) columns = std::max<std::size_t>(columns, spec.radial_matrix.out);
-    }
-    const std::size_t out = layers_.back().spec->out_layout.size;
-    arena_.add(features_, receivers * out);
-    if (wanted_.reverses()) arena_.add(gfeatures_, receivers * out);
-    arena_.add(A_, std::size_t(block_receivers_) * mid);
-    arena_.add(contracted_, receivers * contracted);
-    arena_.add(gradient_, wanted_.weights ? array_entries() : 0);
-    arena_.add(loss_, wanted_.weights ? receivers : 0);
-    arena_.add(strains_, wanted_.weights ? 9 * std::size_t(structures_) : 0);
-    arena_.add(structure_, wanted_.weights && structures_ ? nodes : 0);
-    arena_.add(partials_, partials);
-    arena_.add(readout_partials_, readout_partials);
-    arena_.add(readout_x_, receivers * readout_x);
-    arena_.add(readout_g_, receivers * readout_g);
-    arena_.add(grho_, wanted_.weights && density ? receivers : 0);
-    if (wanted_.reverses()) {
-      arena_.add(gmessage_, receivers * message);
-      arena_.add(gu_, nodes * conv);
-      arena_.add(edge_rows_, std::size_t(block_edges_) * conv);
-    }
-    arena_.add(moved_, wanted_.halo ? (packs_ ? topology_.shared.size() : receivers) * conv : 0);
-    bool skips_message = false;
-    for (const auto& layer : layers_) skips_message |= !layer.message_skip.empty();
-    arena_.add(raw_message_, skips_message ? receivers * message : 0);
-    if (!network_->splines) {
-      const bool merged = layers_.front().spec->merged();
-      const std::size_t all = merged ? edges : block_edges_;
-      arena_.add(phi_, all * hidden), arena_.add(phi_slopes_, all * hidden);
-      arena_.add(rows_, std::size_t(block_edges_) * columns), arena_.add(row_slopes_, std::size_t(block_edges_) * columns);
-      arena_.add(edge_density_, density ? 2 * edges : 0);
-    }
-  }
+  void request();
 
   // ------------------------------------------------------------------------------------------------------------ a step
   /// Positions to the device, edges, and the status of the edges back.
-  void begin() {
-    const std::size_t nodes = graph_.nodes;
-    stream_.upload(positions_, host_.positions, 3 * nodes * sizeof(double));
-    if (shift_rows_) stream_.upload(shifts_, host_.shifts, 3 * std::size_t(shift_rows_) * sizeof(double));
-    if constexpr (is_dual<S>) stream_.upload(tangents_, host_.tangents, 3 * nodes * sizeof(double));
-    if (wanted_.weights) {
-      stream_.clear(gradient_, array_entries() * sizeof(double));
-      stream_.upload(loss_, host_.loss, graph_.receivers * sizeof(double));
-      stream_.upload(strains_, host_.strains, 9 * std::size_t(structures_) * sizeof(double));
-      if (structures_) stream_.upload(structure_, host_.structure, nodes * sizeof(int));
-    }
-    stream_.upload(status_, host_.cleared, edge_status_size * sizeof(int));
-    g_ = graph_;
-    g_.x = x_;
-    g_.shifts = shifts_;
-    GatherPositions gather;
-    gather.node = g_.node, gather.positions = positions_, gather.x = x_;
-    if (of_structures_) {
-      gather.offset = lists_.offset(), gather.reference = lists_.reference();
-      gather.limit2 = move_limit2_, gather.moved = status_ + moved;
-    }
-    stream_.each(gather, graph_.nodes);
-    FormEdges<S> form;
-    form.g = g_;
-    form.limit = network_->cutoff * network_->cutoff;
-    if (of_structures_) form.least = least_distance * least_distance;
-    form.tangents = tangents_;
-    if (wanted_.weights) {
-      form.sign = -1.0;
-      form.strains = structures_ ? strains_ : nullptr, form.structure = structure_;
-    }
-    form.vectors = vectors_;
-    form.forces = wanted_.forces ? edge_forces_ : nullptr;
-    form.energies = sums_;
-    form.status = status_;
-    form.repels = network_->repels && !wanted_.weights;
-    form.repulsion = network_->repulsion;
-    form.radii = radii_.data(), form.elements = elements_.data(), form.scale = scale_.data();
-    stream_.teams(form, graph_.receivers);
-    stream_.download(host_.status, status_, edge_status_size * sizeof(int));
-  }
+  void begin();
 
-  std::pair<int, const char*> fault() const {
-    if (host_.status[not_finite] < graph_.receivers)
-      return {host_.status[not_finite], "or one of its neighbours has a position that is not finite (NaN, infinite, or too large to compute with)"};
-    if (host_.status[coincident] < graph_.receivers) return {host_.status[coincident], "and one of its neighbours are on the same spot; move one of them"};
-    return {-1, ""};
-  }
+  std::pair<int, const char*> fault() const;
 
-  void throw_fault() const {
-    const auto [bad, what] = fault();
-    if (bad >= 0) throw std::invalid_argument("atom " + std::to_string(bad) + " " + what);
-  }
+  void throw_fault() const;
 
-  void passes(Halo* halo) {
-    for (int t = 0; t <= last(); ++t) {
-      if (t > 0 && halo) exchange(t, *halo);
-      forward(t);
-    }
-    for (int t = last(); wanted_.reverses() && t >= 0; --t) {
-      reverse(t);
-      if (t > 0 && halo) exchange_reverse(t, *halo);
-    }
-  }
+  void passes(Halo* halo);
 
-  void finish() {
-    const std::size_t nodes = graph_.nodes, receivers = graph_.receivers;
-    CollectEnergies<S> energies{g_, offset_.data(), scale_.data(), sums_, energies_};
-    stream_.each(energies, graph_.receivers);
-    stream_.download(host_.energies, energies_, receivers * sizeof(double));
-    if (!wanted_.forces) return;
-    CollectForces<S> collect;
-    collect.g = g_;
-    collect.vectors = vectors_;
-    collect.edge_forces = edge_forces_;
-    collect.forces = forces_;
-    collect.tangents = force_tangents_;
-    collect.virials = wanted_.atom_virials ? atom_virials_ : nullptr;
-    collect.received = wanted_.virial ? virials_[0] : nullptr;
-    stream_.teams(collect, graph_.nodes, CollectForces<S>::shared());
-    stream_.download(host_.forces, forces_, 3 * nodes * sizeof(double));
-    if constexpr (is_dual<S>) stream_.download(host_.force_tangents, force_tangents_, 3 * nodes * sizeof(double));
-    if (wanted_.atom_virials) stream_.download(host_.atom_virials, atom_virials_, 9 * nodes * sizeof(double));
-    if (wanted_.virial && receivers > 0) {
-      int rows = virial_rows_, from = 0;
-      do {
-        const int teams = (rows + SumRows::rows_per_team - 1) / SumRows::rows_per_team;
-        stream_.teams(SumRows{virials_[from], virials_[1 - from], rows}, teams);
-        rows = teams, from = 1 - from;
-      } while (rows > 1);
-      stream_.download(host_.virial, virials_[from], 9 * sizeof(double));
-    }
-  }
+  void finish();
 
-  void collect(GraphResult& result) {
-    const int receivers = graph_.receivers;
-    result.energy = 0.0;
-    for (int i = 0; i < receivers; ++i) result.energy += host_.energies[i];
-    if (result.energies) std::copy_n(host_.energies, receivers, result.energies);
-    const std::size_t nodes = graph_.nodes;
-    if (result.forces) std::copy_n(host_.forces, 3 * nodes, result.forces);
-    if constexpr (is_dual<S>)
-      if (result.force_tangents) std::copy_n(host_.force_tangents, 3 * nodes, result.force_tangents);
-    if (result.atom_virials) std::copy_n(host_.atom_virials, 9 * nodes, result.atom_virials);
-    std::fill(std::begin(result.virial), std::end(result.virial), 0.0);
-    if (wanted_.virial && receivers > 0) std::copy_n(host_.virial, 9, result.virial);
-    flops_ = 0.0;
-    bytes_ = count_edge_bytes(receivers, edges_, wanted_.forces, sizeof(S));
-    for (const Layer& layer : network_->layers) {
-      bytes_ += count_bytes(layer, receivers, edges_, wanted_.forces, sizeof(S));
-      flops_ += count_flops(layer, receivers, host_.status[active_edges], harmonics_.count(), wanted_.forces, false);
-    }
-  }
+  void collect(GraphResult& result);
 
   // ------------------------------------------------------------------------------------------------------------- pieces
   /// y (+)= map(x) for receivers first .. end-1; rows of x and y count from x_first, y_first.
-  void apply(const MapTasks<T>& map, const S* x, int x_size, S* y, int y_size, bool accumulate, int first, int end, int x_first = 0, int y_first = 0) {
-    if (!accumulate && !map.covers && end > first) stream_.clear(y + std::size_t(first - y_first) * y_size, std::size_t(end - first) * y_size * sizeof(S));
-    const std::int64_t tasks = static_cast<std::int64_t>(map.tasks.size());
-    if (!tasks || end <= first) return;
-    const auto launch = [&](auto kernel) {
-      using Kernel = decltype(kernel);
-      kernel.tasks = map.tasks.data();
-      kernel.row_tiles = static_cast<int>((std::int64_t(map.most_rows) * (end - first) + Kernel::tile - 1) / Kernel::tile);
-      kernel.column_tiles = (map.most_columns + Kernel::tile - 1) / Kernel::tile;
-      kernel.first_node = first, kernel.end_node = end;
-      kernel.x = x, kernel.x_size = x_size, kernel.x_first = x_first;
-      kernel.y = y, kernel.y_size = y_size, kernel.y_first = y_first;
-      kernel.accumulate = accumulate;
-      stream_.teams(kernel, tasks * kernel.row_tiles * kernel.column_tiles, Kernel::shared(), Kernel::threads);
-    };
-    if constexpr (std::is_same_v<S, float>) {
-      if (matmul_ == Matmul::tf32) return launch(LinearTensor<Matmul::tf32>{});
-      if (matmul_ == Matmul::bf16) return launch(LinearTensor<Matmul::bf16>{});
-    }
-    launch(Linear<S>{});
-  }
+  void apply(const MapTasks<T>& map, const S* x, int x_size, S* y, int y_size, bool accumulate, int first, int end, int x_first = 0, int y_first = 0);
   /// A bias that no matrix of the map adds.
-  void add_bias(const DeviceMap<T>& map, S* y, int size, int first, int end, int y_first) {
-    if (!map.bias.size()) return;
-    for (const MapPart<T>& part : map.parts)
-      if (part.forward.components == 1 && part.forward.out == map.bias_offset) return;
-    const int count = static_cast<int>(map.bias.size());
-    stream_.each(AddBias<S>{map.bias.data(), map.bias_offset, count, size, y + std::size_t(first - y_first) * size}, std::int64_t(end - first) * count);
-  }
+  void add_bias(const DeviceMap<T>& map, S* y, int size, int first, int end, int y_first);
   void forward_map(const DeviceMap<T>& map, const MapTasks<T>& tasks, const S* x, int x_size, S* y, int y_size, bool accumulate, int first, int end,
                    int x_first = 0, int y_first = 0) {
     apply(tasks, x, x_size, y, y_size, accumulate, first, end, x_first, y_first);
@@ -618,420 +240,58 @@ class CudaEvaluator final : public Evaluator {
   }
 
   /// Without splines, phi of edges first .. end-1 to the beginning of phi_ and phi_slopes_.
-  void exact_radial(int t, int first, int end) {
-    const LayerWeights<T>& layer = layers_[t];
-    ExactRadial<S> kernel;
-    kernel.g = g_;
-    kernel.receiver = receiver_;
-    kernel.vectors = vectors_;
-    kernel.first_edge = first;
-    const Radial& radial = network_->radial;
-    kernel.radial = {{radial.basis.type, basis_.data(), radial.basis.factor, radial.basis.size()}, radial.cutoff, radial.transform, radial.cutoff_on_basis};
-    kernel.radii = radial.depends_on_pair() ? radii_.data() : nullptr;
-    kernel.layers = layer.mlp.data(), kernel.layer_count = static_cast<int>(layer.mlp.size()), kernel.widest = layer.widest_mlp;
-    kernel.activation = layer.spec->radial_activation;
-    kernel.constant = layer.spec->radial_constant;
-    kernel.hidden = layer.spec->hidden;
-    kernel.phi = phi_, kernel.slopes = phi_slopes_;
-    kernel.density_weights = layer.density.data();
-    kernel.density = edge_density_;
-    stream_.teams(kernel, end - first, ExactRadial<S>::shared(layer.widest_mlp));
-  }
+  void exact_radial(int t, int first, int end);
 
-  ElementInput<S> element_input(int t) {
-    const LayerWeights<T>& layer = layers_[t];
-    ElementInput<S> in;
-    in.g = g_;
-    in.harmonics = harmonics_;
-    in.vectors = vectors_;
-    in.table = layer.table.view;
-    if (!network_->splines) in.rows = {phi_, phi_slopes_, layer.spec->hidden};
-    in.functions = layer.spec->element_functions;
-    in.parts = layer.element_parts.data(), in.part_count = static_cast<int>(layer.element_parts.size());
-    in.species = network_->species();
-    in.per_receiver = layer.spec->element_linear.size() > 1;
-    in.message_size = layer.spec->message_layout.size;
-    return in;
-  }
+  ElementInput<S> element_input(int t);
 
   /// For the block of receivers first .. end-1. Without splines its radial functions are evaluated.
-  ConvolveInput<S> convolve_input(int t, int first, int end) {
-    const LayerWeights<T>& layer = layers_[t];
-    ConvolveInput<S> in;
-    in.g = g_;
-    in.first_node = first;
-    in.harmonics = harmonics_;
-    in.vectors = vectors_;
-    in.table = layer.table.view;
-    if (!network_->splines) {
-      const int begin = topology_.first_edge[first], edges = topology_.first_edge[end] - begin;
-      const int columns = layer.spec->radial_matrix.out, hidden = layer.spec->hidden;
-      exact_radial(t, begin, begin + edges);
-      apply(tasks_[t].radial, phi_, hidden, rows_, columns, false, 0, edges);
-      apply(tasks_[t].radial, phi_slopes_, hidden, row_slopes_, columns, false, 0, edges);
-      in.rows = {rows_, row_slopes_, columns};
-    }
-    in.coupling = layer.convolution.coupling.data();
-    in.h = states_[t].u, in.h_size = layer.spec->conv_layout.size;
-    in.A_size = layer.spec->mid_layout.size;
-    return in;
-  }
+  ConvolveInput<S> convolve_input(int t, int first, int end);
 
   template <int V>
-  void convolve(ConvolveInput<S> in, const typename ConvolutionWeights<T>::Width& width, const DevicePath* tasks, int receivers, S* A) {
-    in.paths = tasks + width.first;
-    const std::size_t shared = Convolve<S, V>::shared(harmonics_.count(), width.most_z);
-    stream_.teams(Convolve<S, V>{in, width.count, A}, std::int64_t(receivers) * width.count, shared);
-  }
+  void convolve(ConvolveInput<S> in, const typename ConvolutionWeights<T>::Width& width, const DevicePath* tasks, int receivers, S* A);
 
   template <int V>
-  void convolve_reverse(const ConvolveInput<S>& in, const PathGroup& group, const typename ConvolutionWeights<T>::Need& need, int receivers) {
-    using Kernel = ConvolveReverse<S, V>;
-    const int warps = (group.channels + warp_size * V - 1) / (warp_size * V), rows = 2 * group.l1 + 1;
-    if (warps * warp_size > Kernel::most_threads)
-      throw std::runtime_error("model: a convolution has " + std::to_string(group.channels) + " channels, more than the CUDA backend's kernels take");
-    int batch = warp_size;
-    const auto shared = [&] { return Kernel::shared(batch, harmonics_.count(), need.most_z, need.most_parts, warps, rows, group.channels); };
-    while (batch > 1 && shared() > batch_bytes) --batch;
-    Kernel kernel;
-    kernel.in = in, kernel.group = group, kernel.batch = batch, kernel.most_z = need.most_z, kernel.most_parts = need.most_parts;
-    kernel.G = A_;
-    kernel.edge_rows = edge_rows_;
-    kernel.edge_forces = edge_forces_;
-    stream_.teams(kernel, receivers, shared(), warps * warp_size);
-  }
+  void convolve_reverse(const ConvolveInput<S>& in, const PathGroup& group, const typename ConvolutionWeights<T>::Need& need, int receivers);
   static constexpr std::size_t batch_bytes = 40 * 1024;  ///< of shared memory for a block of the reverse pass: five of them to a multiprocessor
 
   // ------------------------------------------------------------------------------------------------------------- passes
-  void forward(int t) {
-    const LayerWeights<T>& layer = layers_[t];
-    const LayerTasks<T>& tasks = tasks_[t];
-    const Layer& spec = *layer.spec;
-    State& state = states_[t];
-    const int receivers = graph_.receivers, message_size = spec.message_layout.size, out_size = spec.out_layout.size, in_size = spec.in_layout.size;
-    if (spec.merged()) {
-      if (!network_->splines) exact_radial(t, 0, edges_);
-      ElementForward<S> kernel;
-      kernel.in = element_input(t);
-      kernel.bias = layer.linear.bias.data(), kernel.bias_offset = layer.linear.bias_offset, kernel.bias_size = static_cast<int>(layer.linear.bias.size());
-      kernel.message = state.message;
-      stream_.teams(kernel, receivers, ElementForward<S>::shared(harmonics_.count(), spec.element_functions, message_size), ElementInput<S>::threads);
-    } else {
-      if (t == 0)
-        stream_.each(AddSpeciesRow<S>{g_.species, layer.species_features.data(), state.u, spec.conv_layout.size, false},
-                     std::int64_t(graph_.nodes) * spec.conv_layout.size);
-      S* raw = layer.message_skip.empty() ? state.message : raw_message_;
-      int first = 0;
-      for (const int end : blocks_) {
-        const ConvolveInput<S> in = convolve_input(t, first, end);
-        S* const A = wanted_.weights ? state.A : A_;  // with gradients of weights there is one block
-        for (const auto& width : layer.convolution.widths) {
-          const DevicePath* list = layer.convolution.tasks.data();
-          switch (width.channels_per_thread) {
-            case 1: convolve<1>(in, width, list, end - first, A); break;
-            case 2:
-              if constexpr (widest >= 2) convolve<2>(in, width, list, end - first, A);
-              break;
-            default:
-              if constexpr (widest >= 4) convolve<4>(in, width, list, end - first, A);
-          }
-        }
-        forward_map(layer.linear, tasks.linear, A, spec.mid_layout.size, raw, message_size, false, first, end, first, 0);
-        first = end;
-      }
-      if (!layer.message_skip.empty())
-        forward_map(layer.message_skip, tasks.message_skip, raw, message_size, state.message, message_size, false, 0, receivers);
-    }
-    if (!spec.density.empty())
-      stream_.teams(
-          Normalize<S>{g_, vectors_, layer.density_table.view, network_->splines ? nullptr : edge_density_, state.density, state.message, message_size},
-          receivers);
+  void forward(int t);
 
-    // Update: message -> features after the layer.
-    S* out = t == last() ? features_ : states_[t + 1].h;
-    S* gout = !wanted_.reverses() ? nullptr : t == last() ? gfeatures_ : states_[t + 1].gh;
-    if (spec.contracts) {
-      S* const contracted = wanted_.weights ? state.contracted : contracted_;
-      stream_.teams(Contract<S>{contraction_input(t), contracted}, contraction_teams(t),
-                    Contract<S>::shared(static_cast<int>(spec.contraction.inputs.size())));
-      forward_map(layer.product, tasks.product, contracted, spec.contraction.out.size, out, out_size, false, 0, receivers);
-      add_skip(t, out, out_size, in_size);
-    } else {
-      add_skip(t, state.message, message_size, in_size);
-      stream_.teams(ApplyGate<S>{gate(layer), state.message, message_size, out, out_size}, receivers);
-    }
-    if (gout) stream_.clear(gout, std::size_t(receivers) * out_size * sizeof(S));
-    if (spec.has_readout) {
-      ApplyReadout<S> kernel;
-      kernel.species = g_.species, kernel.scale = scale_.data();
-      kernel.steps = layer.readout.steps.data(), kernel.step_count = static_cast<int>(layer.readout.steps.size()), kernel.hidden = layer.readout.hidden;
-      kernel.activation = spec.readout.activation;
-      kernel.h = out, kernel.gh = gout, kernel.size = out_size, kernel.in = spec.readout.in;
-      kernel.energies = sums_;
-      if (wanted_.weights) {
-        kernel.loss = loss_, kernel.node = g_.node;
-        kernel.kept_x = readout_x_, kernel.kept_g = readout_g_, kernel.kept_size = spec.readout.layers.front().in + layer.readout.hidden;
-      }
-      stream_.teams(kernel, receivers, ApplyReadout<S>::shared(layer.readout.hidden));
-      if (wanted_.weights) gradient(tasks.gradient.readout, readout_x_, kernel.kept_size, readout_g_, kernel.hidden, readout_partials_);
-    }
-    if (t < last()) {
-      const LayerWeights<T>& next = layers_[t + 1];
-      forward_map(next.up, tasks_[t + 1].up, out, out_size, states_[t + 1].u, next.spec->conv_layout.size, false, 0, receivers);
-    }
-  }
+  void add_skip(int t, S* y, int size, int in_size);
 
-  void add_skip(int t, S* y, int size, int in_size) {
-    const LayerWeights<T>& layer = layers_[t];
-    if (!layer.skip.empty()) forward_map(layer.skip, tasks_[t].skip, states_[t].h, in_size, y, size, true, 0, graph_.receivers);
-    if (layer.skip_bias.size()) stream_.each(AddSpeciesRow<S>{g_.species, layer.skip_bias.data(), y, size, true}, std::int64_t(graph_.receivers) * size);
-  }
-
-  ContractionInput<S> contraction_input(int t) {
-    const LayerWeights<T>& layer = layers_[t];
-    const Contraction& c = layer.spec->contraction;
-    return {groups_, g_.species, layer.contraction.parts.data(), layer.contraction.inputs.data(), layer.contraction.part_count,
-            static_cast<int>(c.inputs.size()), c.channels, layer.spec->message_layout.size, c.out.size, states_[t].message};
-  }
-  std::int64_t contraction_teams(int t) const {
-    return static_cast<std::int64_t>(topology_.groups.size()) * ((layers_[t].spec->contraction.channels + warp_size - 1) / warp_size);
-  }
-  DeviceGate<T> gate(const LayerWeights<T>& layer) const {
-    const Gate& g = layer.spec->gate;
-    return {layer.gate_scalars.data(), layer.gate_gated.data(), static_cast<int>(g.scalars.size()), static_cast<int>(g.gated.size()), g.activation,
-            static_cast<T>(g.factor)};
-  }
+  ContractionInput<S> contraction_input(int t);
+  std::int64_t contraction_teams(int t) const;
+  DeviceGate<T> gate(const LayerWeights<T>& layer) const;
 
   /// From the adjoint of the layer's output: of its input features (gh), of the edges, and (edge_rows_) of the senders' features, which are summed at once.
-  void reverse(int t) {
-    const LayerWeights<T>& layer = layers_[t];
-    const LayerTasks<T>& tasks = tasks_[t];
-    const Layer& spec = *layer.spec;
-    State& state = states_[t];
-    const int receivers = graph_.receivers, message_size = spec.message_layout.size, out_size = spec.out_layout.size, in_size = spec.in_layout.size;
-    S* gout = t == last() ? gfeatures_ : states_[t + 1].gh;
-    if (t < last()) {
-      const LayerWeights<T>& next = layers_[t + 1];
-      if (wanted_.weights) gradient(tasks_[t + 1].gradient.up, states_[t + 1].h, out_size, gu_, next.spec->conv_layout.size);
-      apply(tasks_[t + 1].up_reverse, gu_, next.spec->conv_layout.size, gout, out_size, true, 0, receivers);
-    }
-    const S* gskip = gout;
-    if (spec.contracts) {
-      apply(tasks.product_reverse, gout, out_size, contracted_, spec.contraction.out.size, false, 0, receivers);
-      stream_.teams(ContractReverse<S>{contraction_input(t), contracted_, gmessage_}, contraction_teams(t),
-                    ContractReverse<S>::shared(static_cast<int>(spec.contraction.inputs.size())));
-      if (wanted_.weights) {
-        gradient(tasks.gradient.product, state.contracted, spec.contraction.out.size, gout, out_size);
-        contraction_gradient(t);
-      }
-    } else {
-      gskip = gmessage_;
-      stream_.teams(ReverseGate<S>{gate(layer), state.message, gout, gmessage_, message_size, out_size}, receivers);
-    }
-    const int skip_size = spec.contracts ? out_size : message_size;
-    if (wanted_.weights) {
-      gradient(tasks.gradient.skip, state.h, in_size, gskip, skip_size);
-      gradient(tasks.gradient.skip_bias, nullptr, 0, gskip, skip_size);
-    }
-    if (!layer.skip.empty()) apply(tasks.skip_reverse, gskip, skip_size, state.gh, in_size, true, 0, receivers);
-    if (!network_->splines && (spec.merged() || !spec.density.empty())) exact_radial_again(t);
-    if (!spec.density.empty()) {
-      ReverseNormalize<S> kernel;
-      kernel.g = g_, kernel.vectors = vectors_, kernel.table = layer.density_table.view;
-      kernel.values = network_->splines ? nullptr : edge_density_;
-      kernel.inverse = state.density, kernel.message = state.message, kernel.gmessage = gmessage_, kernel.size = message_size;
-      kernel.edge_forces = wanted_.forces ? edge_forces_ : nullptr;
-      kernel.grho = wanted_.weights ? grho_ : nullptr;
-      stream_.teams(kernel, receivers);
-      if (wanted_.weights) density_gradient(t);
-    }
-    if (spec.merged()) {
-      ElementReverse<S> kernel;
-      kernel.in = element_input(t);
-      kernel.gmessage = gmessage_;
-      kernel.edge_forces = edge_forces_;
-      stream_.teams(kernel, receivers, ElementReverse<S>::shared(harmonics_.count(), spec.element_functions, message_size), ElementInput<S>::threads);
-      return;
-    }
-    S* graw = gmessage_;
-    if (!layer.message_skip.empty()) {
-      graw = raw_message_;
-      if (wanted_.weights) {  // the skip's input is formed again
-        forward_map(layer.linear, tasks.linear, state.A, spec.mid_layout.size, raw_message_, message_size, false, 0, receivers);
-        gradient(tasks.gradient.message_skip, raw_message_, message_size, gmessage_, message_size);
-      }
-      apply(tasks.message_skip_reverse, gmessage_, message_size, graw, message_size, false, 0, receivers);
-    }
-    if (wanted_.weights) gradient(tasks.gradient.linear, state.A, spec.mid_layout.size, graw, message_size);
-    if (layer.convolution.column_count < spec.conv_layout.size)
-      stream_.clear(gu_, std::size_t(graph_.nodes) * spec.conv_layout.size * sizeof(S));
-    int first = 0;
-    for (const int end : blocks_) {
-      apply(tasks.linear_reverse, graw, message_size, A_, spec.mid_layout.size, false, first, end, 0, first);
-      ConvolveInput<S> in = convolve_input(t, first, end);
-      in.paths = layer.convolution.paths.data();
-      if (wanted_.weights) table_gradient(t, in);
-      for (std::size_t k = 0; k < layer.convolution.groups.size() && !wanted_.weights; ++k) {
-        const PathGroup& group = layer.convolution.groups[k];
-        const auto& need = layer.convolution.needs[k];
-        switch (ConvolutionWeights<T>::channels_per_thread(group.channels, widest)) {
-          case 1: convolve_reverse<1>(in, group, need, end - first); break;
-          case 2:
-            if constexpr (widest >= 2) convolve_reverse<2>(in, group, need, end - first);
-            break;
-          default:
-            if constexpr (widest >= 4) convolve_reverse<4>(in, group, need, end - first);
-        }
-      }
-      if (t > 0 || wanted_.weights) {
-        SumSenders<S> sum;
-        sum.g = g_, sum.vectors = vectors_, sum.first_node = first, sum.end_node = end;
-        sum.columns = layer.convolution.columns.data(), sum.count = layer.convolution.column_count, sum.size = spec.conv_layout.size;
-        sum.edge_rows = edge_rows_, sum.gu = gu_;
-        stream_.each(sum, std::int64_t(graph_.nodes) * sum.count);
-      }
-      first = end;
-    }
-    if (blocks_.empty() && t > 0) stream_.clear(gu_, std::size_t(graph_.nodes) * spec.conv_layout.size * sizeof(S));
-    if (wanted_.weights && t == 0) gradient(tasks.gradient.species_features, nullptr, 0, gu_, spec.conv_layout.size);
-  }
+  void reverse(int t);
 
   // ------------------------------------------------------------------------------------------------- gradients of weights
   /// Adds the gradients of a map's matrices from its inputs x and the adjoints g of its outputs.
   void gradient(const GradientTasks& tasks, const S* x, int x_size, const S* g, int g_size) { gradient(tasks, x, x_size, g, g_size, partials_); }
   template <class X, class P>
-  void gradient(const GradientTasks& tasks, const X* x, int x_size, const X* g, int g_size, P* partials) {
-    if constexpr (is_dual<X>) {
-      const std::int64_t count = static_cast<std::int64_t>(tasks.tasks.size());
-      if (!count) return;
-      using Kernel = LinearGradient<X>;
-      Kernel kernel;
-      kernel.tasks = tasks.tasks.data();
-      kernel.most_splits = tasks.most_splits;
-      kernel.k_tiles = (tasks.most_k + Kernel::tile - 1) / Kernel::tile, kernel.n_tiles = (tasks.most_n + Kernel::tile - 1) / Kernel::tile;
-      kernel.x = x, kernel.x_size = x_size, kernel.g = g, kernel.g_size = g_size;
-      kernel.partials = partials;
-      stream_.teams(kernel, count * kernel.most_splits * kernel.k_tiles * kernel.n_tiles, Kernel::shared(), Kernel::threads);
-      add_partials(tasks.sums, tasks.most_sum, partials);
-    }
-  }
+  void gradient(const GradientTasks& tasks, const X* x, int x_size, const X* g, int g_size, P* partials);
 
   template <class P>
-  void add_partials(const DeviceArray<PartialSum>& sums, int most, const P* partials) {
-    stream_.each(AddPartials<P>{sums.data(), most, partials, gradient_}, static_cast<std::int64_t>(sums.size()) * most);
-  }
+  void add_partials(const DeviceArray<PartialSum>& sums, int most, const P* partials);
 
-  void contraction_gradient(int t) {
-    if constexpr (is_dual<S>) {
-      const auto& tasks = tasks_[t].gradient;
-      ContractGradient<S> kernel;
-      kernel.in = contraction_input(t);
-      kernel.ranges = tasks.ranges.data();
-      kernel.gout = contracted_;
-      kernel.coefficients = layers_[t].contraction.value_coefficients;
-      kernel.partials = partials_;
-      const int blocks = (kernel.in.channels + warp_size - 1) / warp_size;
-      stream_.teams(kernel, static_cast<std::int64_t>(tasks.ranges.size()) * blocks, ContractGradient<S>::shared(kernel.in.input_count));
-      add_partials(tasks.contraction, tasks.most_contraction, partials_);
-    }
-  }
+  void contraction_gradient(int t);
 
-  void density_gradient(int t) {
-    if constexpr (is_dual<S>) {
-      const auto& tasks = tasks_[t].gradient;
-      DensityGradient<S> kernel;
-      kernel.g = g_, kernel.vectors = vectors_, kernel.table = layers_[t].density_table.view;
-      kernel.receivers = graph_.receivers, kernel.receivers_per_part = tasks.receivers_per_part;
-      kernel.grho = grho_, kernel.partials = partials_, kernel.rows = tasks.most_density;
-      stream_.clear(partials_, std::size_t(tasks.parts) * spline_taps * kernel.rows * sizeof(T));
-      stream_.teams(kernel, tasks.parts, DensityGradient<S>::shared());
-      add_partials(tasks.density, tasks.most_density, partials_);
-    }
-  }
+  void density_gradient(int t);
 
   /// Of the radial functions, and the senders' adjoints of the edges (edge_rows_).
-  void table_gradient([[maybe_unused]] int t, [[maybe_unused]] const ConvolveInput<S>& in) {
-    if constexpr (is_dual<S>) {
-      const auto& tasks = tasks_[t].gradient;
-      const ConvolutionWeights<T>& convolution = layers_[t].convolution;
-      stream_.clear(partials_, std::size_t(tasks.parts) * tasks.most_table * sizeof(T));
-      for (std::size_t k = 0; k < convolution.groups.size(); ++k) {
-        ConvolveGradient<S> kernel;
-        kernel.in = in, kernel.group = convolution.groups[k];
-        kernel.receivers = graph_.receivers, kernel.receivers_per_part = tasks.receivers_per_part;
-        kernel.most_z = convolution.needs[k].most_z;
-        kernel.batch = warp_size;
-        const auto shared = [&] { return ConvolveGradient<S>::shared(kernel.batch, harmonics_.count(), kernel.most_z, kernel.group.l1); };
-        while (kernel.batch > 1 && shared() > warp_batch_bytes) --kernel.batch;
-        kernel.G = A_, kernel.edge_rows = edge_rows_;
-        kernel.partials = partials_, kernel.table_size = tasks.most_table;
-        const int blocks = (kernel.group.channels + warp_size - 1) / warp_size;
-        stream_.teams(kernel, std::int64_t(tasks.parts) * blocks, shared());
-      }
-      add_partials(tasks.table, tasks.most_table, partials_);
-    }
-  }
+  void table_gradient([[maybe_unused]] int t, [[maybe_unused]] const ConvolveInput<S>& in);
   static constexpr std::size_t warp_batch_bytes = 12 * 1024;  ///< of shared memory for a warp: 16 of them to a multiprocessor
 
   /// Values of the reverse pass that another layer's have taken the place of.
-  void exact_radial_again(int t) {
-    if (layers_[t].spec->merged()) return exact_radial(t, 0, edges_);
-    int first = 0;
-    for (const int end : blocks_) {
-      exact_radial(t, topology_.first_edge[first], topology_.first_edge[end]);
-      first = end;
-    }
-  }
+  void exact_radial_again(int t);
 
   // --------------------------------------------------------------------------------------------------------------- halo
-  // Rows go through host memory in the caller's order. Ghosts are last in both orders.
+  // Rows that are not packed here go through host memory in the caller's order. Ghosts are last in both orders.
   /// Ghosts' rows of the sender features.
-  void exchange(int t, Halo& halo) {
-    const std::size_t size = layers_[t].spec->conv_layout.size, own = graph_.receivers * size, all = graph_.nodes * size;
-    if (packs_) {
-      const std::size_t shared = topology_.shared.size() * size;
-      S* const ghosts = states_[t].u + own;
-      stream_.each(PackRows<S>{halo_.shared, states_[t].u, moved_, static_cast<int>(size)}, shared);
-      if (halo.takes_device_memory()) {
-        stream_.synchronize();
-        return halo.forward_packed(moved_, ghosts, size * sizeof(S));
-      }
-      stream_.download(host_.rows, moved_, shared * sizeof(S));
-      stream_.synchronize();
-      halo.forward_packed(host_.rows, host_.rows + shared, size * sizeof(S));
-      return stream_.upload(ghosts, host_.rows + shared, (all - own) * sizeof(S));
-    }
-    stream_.each(MoveRows<S>{g_.node, states_[t].u, moved_, static_cast<int>(size), true}, own);
-    stream_.download(host_.rows, moved_, own * sizeof(S));
-    stream_.synchronize();
-    halo.forward(host_.rows, size * sizeof(S));
-    stream_.upload(states_[t].u + own, host_.rows + own, (all - own) * sizeof(S));
-  }
+  void exchange(int t, Halo& halo);
   /// Adds ghosts' rows of the senders' adjoint to those of their owners.
-  void exchange_reverse(int t, Halo& halo) {
-    const std::size_t size = layers_[t].spec->conv_layout.size, own = graph_.receivers * size, all = graph_.nodes * size;
-    if (packs_) {
-      const std::size_t shared = topology_.shared.size() * size;
-      if (halo.takes_device_memory()) {
-        stream_.synchronize();
-        halo.reverse_packed(gu_ + own, moved_, size * sizeof(S));
-      } else {
-        stream_.download(host_.rows + shared, gu_ + own, (all - own) * sizeof(S));
-        stream_.synchronize();
-        halo.reverse_packed(host_.rows + shared, host_.rows, size * sizeof(S));
-        stream_.upload(moved_, host_.rows, shared * sizeof(S));
-      }
-      AddPackedRows<S> add{halo_.target, halo_.first, halo_.packed, moved_, gu_, static_cast<int>(size)};
-      return stream_.each(add, topology_.target.size() * size);
-    }
-    stream_.each(MoveRows<S>{g_.node, gu_, moved_, static_cast<int>(size), true}, own);
-    stream_.download(host_.rows, moved_, own * sizeof(S));
-    stream_.download(host_.rows + own, gu_ + own, (all - own) * sizeof(S));
-    stream_.synchronize();
-    halo.reverse(host_.rows, size * sizeof(S), sizeof(T));
-    stream_.upload(moved_, host_.rows, own * sizeof(S));
-    stream_.each(MoveRows<S>{g_.node, moved_, gu_, static_cast<int>(size), false}, own);
-  }
+  void exchange_reverse(int t, Halo& halo);
 
   std::shared_ptr<const Network> network_;
   [[maybe_unused]] Matmul matmul_;  // of single precision
@@ -1086,3 +346,9 @@ class CudaEvaluator final : public Evaluator {
 };
 
 }  // namespace adatom::gnn::cuda
+
+#include "gnn/cuda/evaluator_preparation.hpp"
+#include "gnn/cuda/evaluator_step.hpp"
+#include "gnn/cuda/evaluator_passes.hpp"
+#include "gnn/cuda/evaluator_gradients.hpp"
+#include "gnn/cuda/evaluator_halo.hpp"
