@@ -2,6 +2,10 @@
 // The functions of the backend that the core sees. Compiled by nvcc into the backend, and by a C++ compiler into the host executor.
 #include "gnn/cuda/backend.hpp"
 
+#include <cstdlib>
+#include <sstream>
+
+#include "gnn/cuda/device.hpp"
 #include "gnn/cuda/runtime.hpp"
 
 using namespace adatom::gnn;
@@ -22,23 +26,28 @@ extern "C" __attribute__((visibility("default"))) Evaluator* adatom_cuda_evaluat
 
 /// The name of the device. Throws std::runtime_error that says why there is none to work with.
 extern "C" __attribute__((visibility("default"))) void adatom_cuda_device(std::string& name) {
+  cuda::DeviceFacts facts;
 #ifdef __CUDACC__
-  int driver = 0, count = 0;
-  cudaDriverGetVersion(&driver);
-  if (driver < CUDART_VERSION / 1000 * 1000)  // a driver serves every runtime of its major version
-    throw std::runtime_error("the NVIDIA driver is for CUDA " + std::to_string(driver / 1000) + "." + std::to_string(driver % 1000 / 10) +
-                             ", this build needs " + std::to_string(CUDART_VERSION / 1000) + ".0: update the driver");
-  const cudaError_t status = cudaGetDeviceCount(&count);
-  if (status == cudaErrorNoDevice || (status == cudaSuccess && count == 0))
-    throw std::runtime_error("the NVIDIA driver sees no device: check nvidia-smi, and that CUDA_VISIBLE_DEVICES does not hide it");
-  cuda::check(status, "looking for devices");
-  cudaDeviceProp properties{};
-  cuda::check(cudaGetDeviceProperties(&properties, cuda::chosen_device()), "asking what it is");
-  if (properties.major < 8)
-    throw std::runtime_error(std::string("the device ") + properties.name + " has compute capability " + std::to_string(properties.major) + "." +
-                             std::to_string(properties.minor) + ", at least 8.0 is needed (A100, RTX 30 or newer)");
-  name = std::string("cuda (") + properties.name + (count > 1 ? ", device " + std::to_string(cuda::chosen_device()) + " of " + std::to_string(count) : "") + ")";
+  facts.runtime = CUDART_VERSION;
+  cudaDriverGetVersion(&facts.driver);
+  cuda::check_driver(facts);
+  const cudaError_t status = cudaGetDeviceCount(&facts.count);
+  if (status == cudaErrorNoDevice)
+    facts.count = 0;
+  else
+    cuda::check(status, "looking for devices");
+  if (facts.count > 0) {
+    cudaDeviceProp properties{};
+    facts.chosen = cuda::chosen_device();
+    cuda::check(cudaGetDeviceProperties(&properties, facts.chosen), "asking what it is");
+    facts.major = properties.major, facts.minor = properties.minor, facts.name = properties.name;
+  }
 #else
-  name = "cuda (host executor)";
+  facts = {13000, 13000, 1, 0, 9, 0, "host executor"};
+  if (const char* text = std::getenv("ADATOM_HOST_DEVICE")) {  // driver, devices, compute capability: for tests of what is refused
+    char comma;
+    std::istringstream(text) >> facts.driver >> comma >> facts.count >> comma >> facts.major >> comma >> facts.minor;
+  }
 #endif
+  name = cuda::check_device(facts);
 }

@@ -519,6 +519,26 @@ TEST_CASE("linear maps with rounded inputs: how far they are off is what is meas
   }
 }
 
+TEST_CASE("a device that cannot be used is an error that says why") {
+  if (!on_host()) return;
+  const auto message = [](const std::string& facts) {
+    const Setting device("ADATOM_HOST_DEVICE", facts);
+    try {
+      load("mace_small", Device::cuda, Precision::float32);
+    } catch (const std::runtime_error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  CHECK(message("13000,1,8,0").empty());
+  CHECK(message("13020,2,9,0").empty());
+  CHECK_THAT(message("12040,1,9,0"), Catch::Contains("device cuda cannot be used: the NVIDIA driver is for CUDA 12.4, this build needs 13.0: update the driver"));
+  CHECK_THAT(message("13000,0,9,0"), Catch::Contains("sees no device: check nvidia-smi, and that CUDA_VISIBLE_DEVICES does not hide it"));
+  CHECK_THAT(message("13000,1,7,5"), Catch::Contains("compute capability 7.5, at least 8.0 is needed"));
+  const Setting memory("ADATOM_HOST_MEMORY", "1000");
+  CHECK_THROWS_WITH(load("mace_small", Device::cuda, Precision::float32), Catch::Contains("out of memory on the CUDA device: there is no room for the model"));
+}
+
 TEST_CASE("what is wrong with a structure of a batch names it") {
   Potential cuda = load("mace_small", Device::cuda, Precision::float32);
   const Structure& good = structure_of("mace_small", "mixed");
