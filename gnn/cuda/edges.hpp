@@ -137,16 +137,21 @@ struct CollectForces {
     auto w = team.template local<Array<double, 9>>();
     auto h = team.template local<Array<double, 9>>();
     team.each([&](int lane) {
+      ADATOM_UNROLL
       for (int a = 0; a < 3; ++a) f[lane][a] = Sum(0);
+      ADATOM_UNROLL
       for (int a = 0; a < 9; ++a) w[lane][a] = h[lane][a] = 0.0;
       if (n < g.receivers)
         for (int e = g.first_edge[n] + lane; e < g.first_edge[n + 1]; e += warp_size) add(e, 1.0, f[lane], w[lane]);
       if (virials || received)
+        ADATOM_UNROLL
         for (int a = 0; a < 9; ++a) h[lane][a] = 0.5 * w[lane][a];
       for (int s = g.first_sent[n] + lane; s < g.first_sent[n + 1]; s += warp_size) {
         Array<double, 9> sent;
+        ADATOM_UNROLL
         for (int a = 0; a < 9; ++a) sent[a] = 0.0;
         add(g.sent_edge[s], -1.0, f[lane], sent);
+        ADATOM_UNROLL
         for (int a = 0; a < 9; ++a) h[lane][a] += 0.5 * sent[a];
       }
     });
@@ -172,9 +177,12 @@ struct CollectForces {
     const EdgeVector<S> v = vectors[e];
     if (!is_active(v)) return;
     const Sum* fe = edge_forces + 3 * std::size_t(e);
+    ADATOM_UNROLL
     for (int a = 0; a < 3; ++a) f[a] = f[a] + fe[a] * sign;
     if (virials || received)
+      ADATOM_UNROLL
       for (int a = 0; a < 3; ++a)
+        ADATOM_UNROLL
         for (int b = 0; b < 3; ++b) w[3 * a + b] -= double(value(v[a])) * value(fe[b]);
   }
 };
@@ -191,8 +199,10 @@ struct SumRows {
     auto sum = team.template local<Array<double, width>>();
     const int begin = static_cast<int>(team.index()) * rows_per_team, end = begin + rows_per_team < rows ? begin + rows_per_team : rows;
     team.each([&](int lane) {
+      ADATOM_UNROLL
       for (int a = 0; a < width; ++a) sum[lane][a] = 0.0;
       for (int r = begin + lane; r < end; r += warp_size)
+        ADATOM_UNROLL
         for (int a = 0; a < width; ++a) sum[lane][a] += from[std::size_t(r) * width + a];
     });
     team.warps([&](const Warp& warp) { warp.sum_to(sum, to + team.index() * width); });

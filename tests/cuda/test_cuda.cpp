@@ -21,8 +21,9 @@ bool on_host() {
   return backend && std::string(backend) == "host";
 }
 
-Potential load(const ReferenceModel& m, const std::string& head, Device device, Precision precision, bool splines = true) {
+Potential load(const ReferenceModel& m, const std::string& head, Device device, Precision precision, bool splines = true, Matmul matmul = Matmul::exact) {
   LoadOptions options;
+  options.matmul = matmul;
   options.device = device;
   options.precision = precision;
   options.splines = splines;
@@ -492,16 +493,13 @@ TEST_CASE("linear maps with rounded inputs: how far they are off is what is meas
     INFO(name);
     const ReferenceModel& m = reference_model(name);
     const Structure& s = structure_of(name, "mixed");
-    LoadOptions options;
-    options.device = Device::cuda;
-    options.head = m.heads.begin()->first;
-    Potential exact = Potential::load(m.file, options);
+    const std::string& head = m.heads.begin()->first;
+    Potential exact = load(m, head, Device::cuda, Precision::float32);
     const Result a = exact.evaluate(s, everything);
     CHECK(exact.matmul_error(s).force == 0.0);
     double last = 0.0;
     for (const Matmul matmul : {Matmul::tf32, Matmul::bf16}) {
-      options.matmul = matmul;
-      Potential rounded = Potential::load(m.file, options);
+      Potential rounded = load(m, head, Device::cuda, Precision::float32, true, matmul);
       const Result b = rounded.evaluate(s, everything);
       const Deviation d(a, b);
       const MatmulError error = rounded.matmul_error(s);
@@ -514,8 +512,7 @@ TEST_CASE("linear maps with rounded inputs: how far they are off is what is meas
       last = relative;
       check_equal(b, rounded.evaluate(s, everything));
     }
-    options.precision = Precision::float64;
-    CHECK_THROWS_WITH(Potential::load(m.file, options), Catch::Contains("are for device cuda and float32"));
+    CHECK_THROWS_WITH(load(m, head, Device::cuda, Precision::float64, true, Matmul::tf32), Catch::Contains("are for device cuda and float32"));
   }
 }
 
