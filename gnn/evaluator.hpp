@@ -97,6 +97,7 @@ double cpu_fma_peak(bool single_precision, int threads);
 void cpu_multiply(int m, int k, int n, const double* a, const double* b, double* c, bool accumulate);
 
 double cutoff(const Network& network);        ///< angstrom
+int features(const Network& network);         ///< scalar features of a node, over all layers
 std::string summary(const Network& network);  ///< one line for people
 
 }  // namespace adatom::gnn

@@ -517,6 +517,9 @@ class Builder {
       build_gate(layer, spec.at("update"), message, out, out_irreps);
     }
 
+    const Irrep scalar{0, 1};
+    if (const FeatureBlock* block = out.layout.find(scalar))
+      for (const int channel : out.channels(scalar)) layer.scalars.push_back(block->offset + channel);
     if (const json& r = spec.at("readout"); !r.is_null()) build_readout(layer, r, name, out);
     network_.layers.push_back(std::move(layer));
   }
@@ -906,6 +909,7 @@ std::shared_ptr<const Network> build_network(const std::string& architecture_jso
 }
 
 double cutoff(const Network& network) { return network.cutoff; }
+int features(const Network& network) { return network.features(); }
 std::string summary(const Network& network) { return network.summary; }
 
 }  // namespace adatom::gnn

@@ -187,6 +187,7 @@ struct Layer {
 
   bool has_readout = false;
   Readout readout;
+  std::vector<int> scalars;            ///< offsets in out_layout of the 0e channels, without padding
 };
 
 struct Network {
@@ -209,6 +210,12 @@ struct Network {
   std::vector<std::size_t> array_sizes;  ///< of the arrays that have an id
 
   int species() const { return static_cast<int>(elements.size()); }
+  /// Scalar features of a node, over all layers.
+  int features() const {
+    std::size_t n = 0;
+    for (const Layer& layer : layers) n += layer.scalars.size();
+    return static_cast<int>(n);
+  }
   /// Row of a spline table for a pair: 0 where radial functions do not depend on it.
   int pair(int receiver, int sender) const {
     if (!radial.depends_on_pair()) return 0;

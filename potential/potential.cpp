@@ -57,6 +57,16 @@ std::array<double, 9> symmetric(const double* w) {
   return s;
 }
 
+/// `which`: what the vector is for, in messages.
+void check_direction(const std::vector<Vector3>& v, std::size_t n, const std::string& which) {
+  if (v.size() != n)
+    throw std::invalid_argument("the vector " + which + " has " + std::to_string(v.size()) + " rows, but the structure has " + std::to_string(n) +
+                                " atoms: give one row per atom");
+  for (std::size_t i = 0; i < n; ++i)
+    for (const double x : v[i])
+      if (!std::isfinite(x)) throw std::invalid_argument("row " + std::to_string(i) + " (counted from 0) of the vector " + which + " is not finite");
+}
+
 /// In the order of the atoms, so that a structure has the same energy alone and in a batch.
 double sum(const double* values, std::size_t n) {
   double total = 0;
@@ -190,6 +200,9 @@ struct Potential::Implementation {
     return graph;
   }
 
+  /// One structure.
+  Result evaluate(const Graph& graph, const Request& request);
+
   /// Evaluates structures begin .. end-1 as one graph.
   void evaluate_batch(const std::vector<Structure>& structures, std::size_t begin, std::size_t end, const Request& request,
                       std::vector<Result>& results);
@@ -231,6 +244,7 @@ Potential Potential::load(const std::filesystem::path& path, const LoadOptions& 
 
   ModelInfo& info = made->info;
   info.cutoff = file.cutoff;
+  info.features = gnn::features(*made->network);
   made->index_of.fill(-1);
   for (const int k : kept) {
     made->index_of[file.elements[k]] = k;
@@ -254,25 +268,39 @@ int Potential::species(int atomic_number) const {
   return implementation_->species_of[atomic_number];
 }
 
-Result Potential::evaluate(const Structure& structure, const Request& request) {
-  const Graph graph = implementation_->graph_of(structure);
-  const std::size_t n = structure.positions.size();
+Result Potential::Implementation::evaluate(const Graph& graph, const Request& request) {
+  const std::size_t n = graph.n_receivers, features = info.features;
   Result result;
   result.energies.resize(n);
   if (request.forces) result.forces.resize(n);
   if (request.virials) result.virials.resize(n);
+  if (request.features) result.features.resize(n * features);
   if (n > 0) {
     GraphResult out;
     out.energies = result.energies.data();
-    out.forces = data(result.forces);
+    out.forces = adatom::data(result.forces);
     out.want_virial = request.virial;
-    out.atom_virials = data(result.virials);
-    implementation_->run(graph, out, nullptr);
+    out.atom_virials = adatom::data(result.virials);
+    out.features = request.features ? result.features.data() : nullptr;
+    run(graph, out, nullptr);
     result.energy = sum(out.energies, n);
     if (request.virial) result.virial = symmetric(out.virial);
   }
   if (!request.energies) result.energies.clear();
   return result;
+}
+
+Result Potential::evaluate(const Structure& structure, const Request& request) {
+  return implementation_->evaluate(implementation_->graph_of(structure), request);
+}
+
+Result Potential::feature_forces(const Structure& structure, const std::vector<double>& weights, const Request& request) {
+  if (weights.size() != structure.positions.size() * info().features)
+    throw std::invalid_argument(std::to_string(weights.size()) + " weights of features were given for " + std::to_string(structure.positions.size()) +
+                                " atoms with " + std::to_string(info().features) + " features each: give one for each");
+  Graph graph = implementation_->graph_of(structure);
+  graph.feature_weights = weights.data();
+  return implementation_->evaluate(graph, request);
 }
 
 void Potential::Implementation::evaluate_batch(const std::vector<Structure>& structures, std::size_t begin, std::size_t end, const Request& request,
@@ -287,6 +315,8 @@ void Potential::Implementation::evaluate_batch(const std::vector<Structure>& str
   std::vector<double> energies(n);
   std::vector<Vector3> forces(request.forces ? n : 0);
   std::vector<std::array<double, 9>> virials(request.virial || request.virials ? n : 0);
+  const std::size_t width = info.features;
+  std::vector<double> features(request.features ? n * width : 0);
   if (n > 0) {
     Graph graph = batch.graph();
     graph.species = batch_species.data();
@@ -295,6 +325,7 @@ void Potential::Implementation::evaluate_batch(const std::vector<Structure>& str
     out.energies = energies.data();
     out.forces = data(forces);
     out.atom_virials = data(virials);
+    out.features = request.features ? features.data() : nullptr;
     run(graph, out, nullptr);
   }
 
@@ -306,6 +337,7 @@ void Potential::Implementation::evaluate_batch(const std::vector<Structure>& str
     if (request.energies) result.energies.assign(energies.begin() + first, energies.begin() + last);
     if (request.forces) result.forces.assign(forces.begin() + first, forces.begin() + last);
     if (request.virials) result.virials.assign(virials.begin() + first, virials.begin() + last);
+    if (request.features) result.features.assign(features.begin() + first * width, features.begin() + last * width);
     if (request.virial) {
       // No edge joins two structures, so that the virials of its atoms add up to that of a structure.
       std::array<double, 9> total{};
@@ -329,15 +361,22 @@ std::vector<Result> Potential::evaluate(const std::vector<Structure>& structures
   return results;
 }
 
+std::vector<double> Potential::feature_tangents(const Structure& structure, const std::vector<Vector3>& v) {
+  const std::size_t n = structure.positions.size();
+  check_direction(v, n, "along which features are derived");
+  Graph graph = implementation_->graph_of(structure);
+  std::vector<double> tangents(n * info().features);
+  if (n == 0) return tangents;
+  graph.position_tangents = v.front().data();
+  GraphResult out;
+  out.feature_tangents = tangents.data();
+  implementation_->run(graph, out, nullptr);
+  return tangents;
+}
+
 std::vector<Vector3> Potential::hessian_vector(const Structure& structure, const std::vector<Vector3>& v) {
   const std::size_t n = structure.positions.size();
-  if (v.size() != n)
-    throw std::invalid_argument("the vector of a Hessian-vector product has " + std::to_string(v.size()) + " rows, but the structure has " +
-                                std::to_string(n) + " atoms: give one row per atom");
-  for (std::size_t i = 0; i < n; ++i)
-    for (const double x : v[i])
-      if (!std::isfinite(x))
-        throw std::invalid_argument("row " + std::to_string(i) + " (counted from 0) of the vector of a Hessian-vector product is not finite");
+  check_direction(v, n, "of a Hessian-vector product");
   Graph graph = implementation_->graph_of(structure);
   std::vector<Vector3> product(n);
   if (n == 0) return product;

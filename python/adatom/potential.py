@@ -31,6 +31,7 @@ class Result:
     forces: NDArray[np.float64] | None = None  #: [n, 3], eV/angstrom
     stress: NDArray[np.float64] | None = None  #: [6], eV/angstrom^3, xx yy zz yz xz xy
     stresses: NDArray[np.float64] | None = None  #: [n, 6], eV/angstrom^3, one term per atom; their sum is `stress`
+    features: NDArray[np.float64] | None = None  #: [n, features], the scalar features of each atom, layer after layer
     virial: NDArray[np.float64] | None = None  #: [3, 3], eV, minus the derivative of the energy with respect to strain
 
 
@@ -96,6 +97,11 @@ class Potential:
         return self._core.info.head
 
     @property
+    def features(self) -> int:
+        """Scalar features of an atom, over all layers."""
+        return self._core.info.features
+
+    @property
     def backend(self) -> str:
         """What runs the network, e.g. "cpu-v4"."""
         return self._core.info.backend
@@ -127,13 +133,13 @@ class Potential:
 
     @overload
     def evaluate(
-        self, atoms: Atoms, *, energies: bool = ..., forces: bool = ..., stress: bool = ..., stresses: bool = ...
+        self, atoms: Atoms, *, energies: bool = ..., forces: bool = ..., stress: bool = ..., stresses: bool = ..., features: bool = ...
     ) -> Result: ...
     @overload
     def evaluate(
-        self, atoms: Iterable[Atoms], *, energies: bool = ..., forces: bool = ..., stress: bool = ..., stresses: bool = ...
+        self, atoms: Iterable[Atoms], *, energies: bool = ..., forces: bool = ..., stress: bool = ..., stresses: bool = ..., features: bool = ...
     ) -> list[Result]: ...
-    def evaluate(self, atoms, *, energies: bool = True, forces: bool = True, stress: bool = True, stresses: bool = False):
+    def evaluate(self, atoms, *, energies: bool = True, forces: bool = True, stress: bool = True, stresses: bool = False, features: bool = False):
         """Evaluates one structure, or many as one batch: a list gives a list of results in the same order.
 
         A structure is an `ase.Atoms`, or anything with `numbers`, `positions`, `cell` and `pbc`. Repeated calls with one structure that moves a
@@ -141,7 +147,7 @@ class Potential:
 
         Raises ValueError, naming what is wrong, for elements that the model lacks, positions that are not finite, and overlapping atoms.
         """
-        request = _core.Request(energies=energies, forces=forces, virial=stress, virials=stresses)
+        request = _core.Request(energies=energies, forces=forces, virial=stress, virials=stresses, features=features)
         if _is_structure(atoms):
             return _result(self._core.evaluate(_structure(atoms), request), atoms, stress, stresses)
         batch = list(atoms)
@@ -157,6 +163,15 @@ class Potential:
         Exact (dual numbers), at a small constant times the cost of forces; the Hessian itself is never formed.
         """
         return self._core.hessian_vector(_structure(atoms), np.asarray(v, dtype=np.float64))
+
+    def feature_tangents(self, atoms: Atoms, v: ArrayLike) -> NDArray[np.float64]:
+        """Derivative of the scalar features when the atoms move along `v` [n, 3]: [n, features]."""
+        return self._core.feature_tangents(_structure(atoms), np.asarray(v, dtype=np.float64))
+
+    def feature_forces(self, atoms: Atoms, weights: ArrayLike, *, stress: bool = False) -> Result:
+        """Energy, forces and stress of the sum of `weights` [n, features] times the scalar features."""
+        request = _core.Request(energies=False, forces=True, virial=stress, virials=False, features=False)
+        return _result(self._core.feature_forces(_structure(atoms), np.asarray(weights, dtype=np.float64), request), atoms, stress, False)
 
 
 def _choice(name: str, value: Any, choices: dict) -> Any:
@@ -201,5 +216,6 @@ def _result(evaluation: _core.Evaluation, atoms: Any, stress: bool, stresses: bo
         forces=evaluation.get("forces"),
         stress=_voigt(evaluation["virial"]) / -volume if stress and volume > 0 else None,
         stresses=_voigt(evaluation["virials"]) / -volume if stresses and volume > 0 else None,
+        features=evaluation.get("features"),
         virial=evaluation.get("virial"),
     )

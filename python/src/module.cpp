@@ -64,6 +64,11 @@ py::array_t<double> to_array(std::vector<double>&& values) {
   return py::array_t<double>({static_cast<py::ssize_t>(owner->size())}, owner->data(), release);
 }
 
+py::array_t<double> to_matrix(std::vector<double>&& values, int columns) {
+  const py::ssize_t rows = columns ? static_cast<py::ssize_t>(values.size()) / columns : 0;
+  return to_array(std::move(values)).reshape({rows, static_cast<py::ssize_t>(columns)});
+}
+
 Structure to_structure(const Array<int>& numbers, const Array<double>& positions, const Array<double>& cell, const std::array<bool, 3>& pbc) {
   if (numbers.ndim() != 1) throw py::value_error("numbers has " + std::to_string(numbers.ndim()) + " dimensions, expected 1");
   check_shape("positions", positions, {numbers.shape(0), 3});
@@ -77,13 +82,14 @@ Structure to_structure(const Array<int>& numbers, const Array<double>& positions
   return structure;
 }
 
-py::dict to_dict(Result&& result, const adatom::Request& request) {
+py::dict to_dict(Result&& result, const adatom::Request& request, int features) {
   py::dict dict;
   dict["energy"] = result.energy;
   if (request.energies) dict["energies"] = to_array(std::move(result.energies));
   if (request.forces) dict["forces"] = to_array(std::move(result.forces), {3});
   if (request.virial) dict["virial"] = py::array_t<double>({3, 3}, result.virial.data());
   if (request.virials) dict["virials"] = to_array(std::move(result.virials), {3, 3});
+  if (request.features) dict["features"] = to_matrix(std::move(result.features), features);
   return dict;
 }
 
@@ -126,15 +132,16 @@ PYBIND11_MODULE(_core, m) {
   py::enum_<adatom::Precision>(m, "Precision").value("float32", adatom::Precision::float32).value("float64", adatom::Precision::float64);
 
   py::class_<adatom::Request>(m, "Request")
-      .def(py::init([](bool energies, bool forces, bool virial, bool virials) {
-             return adatom::Request{energies, forces, virial, virials};
+      .def(py::init([](bool energies, bool forces, bool virial, bool virials, bool features) {
+             return adatom::Request{energies, forces, virial, virials, features};
            }),
-           py::kw_only(), py::arg("energies"), py::arg("forces"), py::arg("virial"), py::arg("virials"));
+           py::kw_only(), py::arg("energies"), py::arg("forces"), py::arg("virial"), py::arg("virials"), py::arg("features"));
 
   py::class_<Structure>(m, "Structure").def(py::init(&to_structure), py::arg("numbers"), py::arg("positions"), py::arg("cell"), py::arg("pbc"));
 
   py::class_<adatom::ModelInfo>(m, "ModelInfo")
       .def_readonly("cutoff", &adatom::ModelInfo::cutoff)
+      .def_readonly("features", &adatom::ModelInfo::features)
       .def_readonly("elements", &adatom::ModelInfo::elements)
       .def_readonly("heads", &adatom::ModelInfo::heads)
       .def_readonly("head", &adatom::ModelInfo::head)
@@ -159,7 +166,7 @@ PYBIND11_MODULE(_core, m) {
       .def(
           "evaluate",
           [](LockedPotential& self, const Structure& structure, const adatom::Request& request) {
-            return to_dict(self.run([&](adatom::Potential& potential) { return potential.evaluate(structure, request); }), request);
+            return to_dict(self.run([&](adatom::Potential& potential) { return potential.evaluate(structure, request); }), request, self.info().features);
           },
           py::arg("structure"), py::arg("request"))
       .def(
@@ -167,7 +174,7 @@ PYBIND11_MODULE(_core, m) {
           [](LockedPotential& self, const std::vector<Structure>& structures, const adatom::Request& request) {
             py::list dicts;
             for (Result& result : self.run([&](adatom::Potential& potential) { return potential.evaluate(structures, request); }))
-              dicts.append(to_dict(std::move(result), request));
+              dicts.append(to_dict(std::move(result), request, self.info().features));
             return dicts;
           },
           py::arg("structures"), py::arg("request"))
@@ -179,6 +186,23 @@ PYBIND11_MODULE(_core, m) {
             return to_array(self.run([&](adatom::Potential& potential) { return potential.hessian_vector(structure, rows); }), {3});
           },
           py::arg("structure"), py::arg("v"))
+      .def(
+          "feature_tangents",
+          [](LockedPotential& self, const Structure& structure, const Array<double>& v) {
+            check_shape("v", v, {static_cast<py::ssize_t>(structure.numbers.size()), 3});
+            const std::vector<Vector3> rows = to_rows(v);
+            return to_matrix(self.run([&](adatom::Potential& potential) { return potential.feature_tangents(structure, rows); }), self.info().features);
+          },
+          py::arg("structure"), py::arg("v"))
+      .def(
+          "feature_forces",
+          [](LockedPotential& self, const Structure& structure, const Array<double>& weights, const adatom::Request& request) {
+            check_shape("weights", weights, {static_cast<py::ssize_t>(structure.numbers.size()), static_cast<py::ssize_t>(self.info().features)});
+            const std::vector<double> a(weights.data(), weights.data() + weights.size());
+            return to_dict(self.run([&](adatom::Potential& potential) { return potential.feature_forces(structure, a, request); }), request,
+                           self.info().features);
+          },
+          py::arg("structure"), py::arg("weights"), py::arg("request"))
       .def("counters", [](LockedPotential& self) { return self.run([](adatom::Potential& potential) { return potential.counters(); }); })
       .def(
           "set_threads", [](LockedPotential& self, int threads) { self.run([&](adatom::Potential& potential) { potential.set_threads(threads); }); },

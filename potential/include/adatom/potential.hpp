@@ -32,6 +32,7 @@ struct Request {
   bool forces = true;
   bool virial = false;   ///< and with it the stress, if the cell has a volume
   bool virials = false;  ///< per atom
+  bool features = false; ///< per atom
 };
 
 struct Result {
@@ -40,6 +41,7 @@ struct Result {
   std::vector<Vector3> forces;                 ///< [n], eV/angstrom
   std::array<double, 9> virial{};              ///< eV, row major; symmetric
   std::vector<std::array<double, 9>> virials;  ///< [n], eV; see GraphResult::atom_virials
+  std::vector<double> features;                ///< [n][ModelInfo::features], the scalar features of each atom, layer after layer
 };
 
 /// Stress -W / V in ASE's Voigt order, eV/angstrom^3, from Result::virial and the cell. Throws std::invalid_argument if the cell has no volume.
@@ -48,6 +50,7 @@ ADATOM_EXPORT std::array<double, 6> stress(const std::array<double, 9>& virial, 
 /// Facts about a loaded model.
 struct ModelInfo {
   double cutoff = 0.0;        ///< angstrom
+  int features = 0;           ///< scalar features of an atom, over all layers
   std::vector<int> elements;  ///< atomic numbers that this instance evaluates
   std::vector<std::string> heads;
   std::string head;               ///< the one in use
@@ -87,6 +90,11 @@ class ADATOM_EXPORT Potential {
 
   /// Hessian times v, eV/angstrom^2 * unit of v; v has one row per atom. Exact (dual numbers), any precision.
   std::vector<Vector3> hessian_vector(const Structure& structure, const std::vector<Vector3>& v);
+
+  /// Products with the Jacobian of the scalar features x_ik, from the right and from the left. The first: their derivative when the atoms move along v
+  /// [n], as [n][features]. The second: forces and virial of the energy sum_ik a_ik x_ik, for a given as [n][features].
+  std::vector<double> feature_tangents(const Structure& structure, const std::vector<Vector3>& v);
+  Result feature_forces(const Structure& structure, const std::vector<double>& weights, const Request& request = {});
 
   /// The engine under all of the above, for callers that have their own neighbour lists and domain decomposition (LAMMPS).
   /// `halo` may be null when the graph has no ghosts.
