@@ -63,7 +63,7 @@ def config_of(task: str, train: Path, valid: Path, tests: list[Path], folder: Pa
     config = {
         "model": settings["model"], "output": str(folder / "adatom"), "threads": threads, "seed": 1,
         "data": {"train": [str(train)], "valid": [str(valid)], "test": [str(t) for t in tests]},
-        "loss": {"energy": 1000.0, "forces": 1000.0},
+        "loss": {"energy": 1000.0 if task.startswith("3bpa") else 30000.0, "forces": 1000.0},
         "optimizer": {"name": "soap", "learning_rate": settings["learning_rate"], "beta1": 0.95, "beta2": 0.99},
         "schedule": {"type": "cosine", "warmup_steps": 100},
         "training": {"epochs": settings["epochs"], "batch_size": 5, "ema_decay": 0.99, "clip_gradient": 100.0},

@@ -144,6 +144,7 @@ class Builder {
     if (layers.empty()) fail("the architecture has no layers");
     for (std::size_t t = 0; t < layers.size(); ++t) build_layer(layers[t], t);
     weights_.check_all_used();
+    if (options_.detectors) network_.detectors = build_detectors(*options_.detectors, network_.features(), options_);
     summarize(layers);
     return std::move(network_);
   }
@@ -910,6 +911,7 @@ std::shared_ptr<const Network> build_network(const std::string& architecture_jso
 
 double cutoff(const Network& network) { return network.cutoff; }
 int features(const Network& network) { return network.features(); }
+int members(const Network& network) { return network.detectors ? network.detectors->members : 0; }
 std::string summary(const Network& network) { return network.summary; }
 
 }  // namespace adatom::gnn

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <stdexcept>
 
 #include "adatom/elements.hpp"
@@ -95,6 +96,8 @@ struct Potential::Implementation {
   // The network is assembled for the elements in use: tables per element or pair of elements then stay small, whatever the model knows. Structures bring
   // their elements; callers with graphs of their own need species that never change, so for them it is all of the model's.
   ModelFile file;
+  std::string no_detectors;                             // why there are none
+  double energy_noise = 0.0;                            // eV per square root of the number of atoms
   gnn::NetworkOptions network_options;                  // `keep`: indices into file.elements of the elements in use
   std::array<int, max_atomic_number + 1> species_of{};  // of those; -1: not in use
   std::array<int, max_atomic_number + 1> index_of{};    // into file.elements; -1: the model does not have it, or it was loaded without
@@ -173,7 +176,31 @@ struct Potential::Implementation {
     return made;
   }
 
+  /// Decides whether the file's detectors can be used.
+  void find_detectors() {
+    if (file.uncertainty.empty()) {
+      no_detectors = "the model has no detectors of uncertainty: add them with `adatom calibrate`";
+      return;
+    }
+    const auto description = nlohmann::json::parse(file.uncertainty);
+    const std::string head = file.heads[network_options.head];
+    try {
+      energy_noise = description.at("energy_noise").get<double>();
+      if (description.at("network").get<std::string>() != network_hash(file))
+        no_detectors = "the model's detectors of uncertainty were fitted for other weights than it has: fit them again with `adatom calibrate`";
+      else if (description.at("head").get<std::string>() != head)
+        no_detectors = "the model's detectors of uncertainty are for the head '" + description["head"].get<std::string>() + "', but '" + head +
+                       "' is in use: load that one, or fit them with `adatom calibrate --head " + head + "`";
+      else if (device == Device::cuda)
+        no_detectors = "detectors of uncertainty run on CPUs so far: use device=\"cpu\"";
+    } catch (const nlohmann::json::exception& error) {
+      throw std::runtime_error("its description of uncertainty cannot be read (" + std::string(error.what()) + "): fit it again with `adatom calibrate`");
+    }
+    if (no_detectors.empty()) network_options.detectors = &file.detectors;
+  }
+
   void run(const Graph& graph, GraphResult& result, Halo* halo) {
+    if ((result.member_energies || result.force_std || result.distances) && !no_detectors.empty()) throw std::invalid_argument(no_detectors);
     if (graph.position_tangents && !dual_evaluator) dual_evaluator = make_evaluator(true);
     gnn::Evaluator& engine = graph.position_tangents ? *dual_evaluator : *evaluator;
     engine.evaluate(graph, result, halo);
@@ -198,6 +225,21 @@ struct Potential::Implementation {
     graph.shifts = crosses ? list.shifts().front().data() : nullptr;
     graph.positions = list.positions().empty() ? nullptr : list.positions().front().data();
     return graph;
+  }
+
+  double energy_std(const double* added, std::size_t atoms) const {
+    double square = 0.0;
+    for (int k = 0; k < info.members; ++k) square += added[k] * added[k];
+    return std::sqrt(square / info.members + energy_noise * energy_noise * static_cast<double>(atoms));
+  }
+
+  /// Energies of the members of an ensemble, from what they add to each atom's: [n][members].
+  void add_members(Result& result, const double* members, std::size_t n) const {
+    std::vector<double> added(info.members);
+    for (std::size_t i = 0; i < n; ++i)
+      for (int k = 0; k < info.members; ++k) added[k] += members[i * info.members + k];
+    result.energy_std = energy_std(added.data(), n);
+    for (const double x : added) result.member_energies.push_back(result.energy + x);
   }
 
   /// One structure.
@@ -232,6 +274,7 @@ Potential Potential::load(const std::filesystem::path& path, const LoadOptions& 
     network_options.head = find_head(file.heads, options.head);
     network_options.splines = options.splines;
     kept = find_kept(file.elements, options.elements);
+    made->find_detectors();
     made->assemble(options.elements.empty() ? std::vector<int>{kept.front()} : kept);
     if (const double r_max = gnn::cutoff(*made->network); std::abs(r_max - file.cutoff) > 1e-9 * file.cutoff)
       throw std::runtime_error("its cutoff is " + std::to_string(file.cutoff) + " angstrom, but r_max of its architecture " + std::to_string(r_max) +
@@ -254,6 +297,8 @@ Potential Potential::load(const std::filesystem::path& path, const LoadOptions& 
   info.head = file.heads[network_options.head];
   info.architecture_json = file.architecture;
   info.provenance_json = file.provenance;
+  info.uncertainty_json = file.uncertainty;
+  info.members = gnn::members(*made->network);
   info.summary = gnn::summary(*made->network);
   info.backend = backend;
   made->list = NeighborList(info.cutoff, skin);
@@ -275,6 +320,12 @@ Result Potential::Implementation::evaluate(const Graph& graph, const Request& re
   if (request.forces) result.forces.resize(n);
   if (request.virials) result.virials.resize(n);
   if (request.features) result.features.resize(n * features);
+  std::vector<double> members(request.uncertainty ? n * info.members : 0);
+  if (request.uncertainty) {
+    if (!no_detectors.empty()) throw std::invalid_argument(no_detectors);
+    result.force_std.resize(n);
+    result.distances.resize(n);
+  }
   if (n > 0) {
     GraphResult out;
     out.energies = result.energies.data();
@@ -282,10 +333,12 @@ Result Potential::Implementation::evaluate(const Graph& graph, const Request& re
     out.want_virial = request.virial;
     out.atom_virials = adatom::data(result.virials);
     out.features = request.features ? result.features.data() : nullptr;
+    if (request.uncertainty) out.member_energies = members.data(), out.force_std = result.force_std.data(), out.distances = result.distances.data();
     run(graph, out, nullptr);
     result.energy = sum(out.energies, n);
     if (request.virial) result.virial = symmetric(out.virial);
   }
+  if (request.uncertainty) add_members(result, members.data(), n);
   if (!request.energies) result.energies.clear();
   return result;
 }
@@ -317,6 +370,8 @@ void Potential::Implementation::evaluate_batch(const std::vector<Structure>& str
   std::vector<std::array<double, 9>> virials(request.virial || request.virials ? n : 0);
   const std::size_t width = info.features;
   std::vector<double> features(request.features ? n * width : 0);
+  if (request.uncertainty && !no_detectors.empty()) throw std::invalid_argument(no_detectors);
+  std::vector<double> members(request.uncertainty ? n * info.members : 0), force_std(request.uncertainty ? n : 0), distances(force_std.size());
   if (n > 0) {
     Graph graph = batch.graph();
     graph.species = batch_species.data();
@@ -326,6 +381,7 @@ void Potential::Implementation::evaluate_batch(const std::vector<Structure>& str
     out.forces = data(forces);
     out.atom_virials = data(virials);
     out.features = request.features ? features.data() : nullptr;
+    if (request.uncertainty) out.member_energies = members.data(), out.force_std = force_std.data(), out.distances = distances.data();
     run(graph, out, nullptr);
   }
 
@@ -337,6 +393,11 @@ void Potential::Implementation::evaluate_batch(const std::vector<Structure>& str
     if (request.energies) result.energies.assign(energies.begin() + first, energies.begin() + last);
     if (request.forces) result.forces.assign(forces.begin() + first, forces.begin() + last);
     if (request.virials) result.virials.assign(virials.begin() + first, virials.begin() + last);
+    if (request.uncertainty) {
+      result.force_std.assign(force_std.begin() + first, force_std.begin() + last);
+      result.distances.assign(distances.begin() + first, distances.begin() + last);
+      add_members(result, members.data() + first * info.members, size);
+    }
     if (request.features) result.features.assign(features.begin() + first * width, features.begin() + last * width);
     if (request.virial) {
       // No edge joins two structures, so that the virials of its atoms add up to that of a structure.
@@ -404,6 +465,29 @@ void Potential::evaluate(const Graph& graph, GraphResult& result, Halo* halo) {
   Graph own = graph;
   own.revision = implementation_->revision_of(Implementation::Source::caller, graph.revision);
   implementation_->run(own, result, halo);
+}
+
+std::vector<std::vector<Vector3>> Potential::member_forces(const Structure& structure) {
+  Implementation& own = *implementation_;
+  if (!own.no_detectors.empty()) throw std::invalid_argument(own.no_detectors);
+  const std::vector<Vector3> forces = evaluate(structure).forces;
+  const std::vector<double>& members = own.file.detectors.at("uncertainty.members").data;  // [features][members]
+  std::vector<std::vector<Vector3>> result;
+  const std::size_t n = forces.size(), features = own.info.features, count = own.info.members;
+  std::vector<double> weights(n * features);
+  for (std::size_t k = 0; k < count; ++k) {
+    for (std::size_t i = 0; i < n; ++i)
+      for (std::size_t f = 0; f < features; ++f) weights[i * features + f] = members[f * count + k];
+    result.push_back(feature_forces(structure, weights).forces);
+    for (std::size_t i = 0; i < n; ++i)
+      for (int a = 0; a < 3; ++a) result.back()[i][a] += forces[i][a];
+  }
+  return result;
+}
+
+double Potential::energy_std(const double* member_energies, std::size_t atoms) const {
+  if (!implementation_->no_detectors.empty()) throw std::invalid_argument(implementation_->no_detectors);
+  return implementation_->energy_std(member_energies, atoms);
 }
 
 Counters Potential::counters() const {

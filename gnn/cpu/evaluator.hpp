@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "gnn/cpu/detect.hpp"
 #include "gnn/cpu/flops.hpp"
 #include "gnn/cpu/maps.hpp"
 #include "gnn/cpu/tiles.hpp"
@@ -39,6 +40,8 @@ class CpuEvaluator final : public Evaluator {
       if (!graph.position_tangents) throw std::invalid_argument("a derivative along positions needs position_tangents");
     wanted_ = {result.forces || result.want_virial || result.atom_virials || result.force_tangents, result.want_virial, result.atom_virials != nullptr};
     features_ = {result.features, result.feature_tangents};
+    detected_ = {result.member_energies, result.force_std, result.distances};
+    if (detected_.wanted() && (is_dual<S> || !network_->detectors)) throw std::invalid_argument("the network has no detectors of uncertainty");
     run(graph, {graph.position_tangents, 1.0, nullptr, nullptr}, halo);
     edges_.collect(graph, result, threads());
     flops_ = count_flops(graph);
@@ -49,6 +52,7 @@ class CpuEvaluator final : public Evaluator {
       if (!network_->trainable) throw std::logic_error("the network was not assembled for training");
       wanted_ = {false, false, false};
       features_ = {};
+      detected_ = {};
       loss_ = &loss;
       gradients_.clear();
       run(graph, {loss.forces, -1.0, loss.strains, loss.structure}, nullptr);
@@ -95,6 +99,7 @@ class CpuEvaluator final : public Evaluator {
   void pack() {
     layers_.clear();
     for (const Layer& layer : network_->layers) layers_.emplace_back(*network_, layer);
+    if (network_->detectors) detectors_ = PackedDetectors<T>(*network_->detectors);
   }
   int threads() const { return wanted_threads_ > 0 ? wanted_threads_ : omp_get_max_threads(); }
   int last() const { return static_cast<int>(layers_.size()) - 1; }
@@ -340,6 +345,11 @@ class CpuEvaluator final : public Evaluator {
       }
       std::fill_n(gout, nodes * out_size, S(T(0)));
       if (features_.values || features_.tangents || g.feature_weights) pass_features(g, t, tile, out, gout);
+      if constexpr (!is_dual<S>)
+        if (is_last && detected_.wanted()) {
+          gather_features(tile, out, w);
+          detect<S, W, RB>(detectors_, tile.first, nodes, species, detected_, w);
+        }
       if (spec.has_readout && !g.feature_weights)
         for (int i = 0; i < nodes; ++i) {
           Sum& energy = edges_.energy(tile.first + i);
@@ -376,6 +386,20 @@ class CpuEvaluator final : public Evaluator {
           edges_.energy(tile.first + i) = edges_.energy(tile.first + i) + g.feature_weights[at] * Sum(widen(x));
         }
       }
+  }
+
+  /// w.scalars = the scalar features of all layers of a tile of the last, whose features are `out`.
+  void gather_features(const Tile<S>& tile, const S* out, Workspace<S>& w) {
+    S* x = need(w.scalars, std::size_t(tile.size()) * detectors_.in);
+    for (int i = 0; i < tile.size(); ++i, x += detectors_.in) {
+      S* to = x;
+      for (int t = 0; t <= last(); ++t) {
+        const std::size_t size = layers_[t].spec->out_layout.size;
+        const S* from = t == last() ? out + i * size : &states_[t + 1].h[(tile.first + i) * size];
+        for (const int offset : layers_[t].spec->scalars) *to++ = from[offset];
+      }
+      std::fill(to, x + detectors_.in, S(T(0)));
+    }
   }
 
   /// Adjoint of the energy of an atom's readouts.
@@ -597,6 +621,8 @@ class CpuEvaluator final : public Evaluator {
   GradientBuffers<T> gradients_;
   int wanted_threads_ = 0;
   Wanted wanted_;
+  PackedDetectors<T> detectors_;
+  DetectorResults detected_;
   struct { double *values, *tangents; } features_{};  // where they are wanted
   const LossGradient* loss_ = nullptr;  // while a weights' gradient is formed
   AlignedVector<S> slot_gu_, gu_;
