@@ -21,6 +21,7 @@ struct Detectors {
   std::vector<std::vector<double>> force;   ///< [species][bands + 2]: log of the standard deviation is linear in the logs of these
 
   int outputs() const { return components + members; }
+  double scaled(int z, double y) const { return known(z) ? y / distance_scale[z] : INFINITY; }
   bool known(int z) const { return distance_scale[z] > 0; }
 
   /// Distance in units of `distance_scale`, from y.

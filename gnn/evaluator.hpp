@@ -100,6 +100,7 @@ void cpu_multiply(int m, int k, int n, const double* a, const double* b, double*
 double cutoff(const Network& network);        ///< angstrom
 int features(const Network& network);         ///< scalar features of a node, over all layers
 int members(const Network& network);          ///< of the ensemble; 0 without detectors
+int whitened(const Network& network);         ///< whitened features of a node; 0 without detectors
 std::string summary(const Network& network);  ///< one line for people
 
 }  // namespace adatom::gnn

@@ -911,6 +911,7 @@ std::shared_ptr<const Network> build_network(const std::string& architecture_jso
 
 double cutoff(const Network& network) { return network.cutoff; }
 int features(const Network& network) { return network.features(); }
+int whitened(const Network& network) { return network.detectors ? network.detectors->components : 0; }
 int members(const Network& network) { return network.detectors ? network.detectors->members : 0; }
 std::string summary(const Network& network) { return network.summary; }
 

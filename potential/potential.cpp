@@ -96,7 +96,6 @@ struct Potential::Implementation {
   // The network is assembled for the elements in use: tables per element or pair of elements then stay small, whatever the model knows. Structures bring
   // their elements; callers with graphs of their own need species that never change, so for them it is all of the model's.
   ModelFile file;
-  std::string no_detectors;                             // why there are none
   double energy_noise = 0.0;                            // eV per square root of the number of atoms
   gnn::NetworkOptions network_options;                  // `keep`: indices into file.elements of the elements in use
   std::array<int, max_atomic_number + 1> species_of{};  // of those; -1: not in use
@@ -179,7 +178,7 @@ struct Potential::Implementation {
   /// Decides whether the file's detectors can be used.
   void find_detectors() {
     if (file.uncertainty.empty()) {
-      no_detectors = "the model has no detectors of uncertainty: add them with `adatom calibrate`";
+      info.no_uncertainty = "the model has no detectors of uncertainty: add them with `adatom calibrate`";
       return;
     }
     const auto description = nlohmann::json::parse(file.uncertainty);
@@ -187,20 +186,20 @@ struct Potential::Implementation {
     try {
       energy_noise = description.at("energy_noise").get<double>();
       if (description.at("network").get<std::string>() != network_hash(file))
-        no_detectors = "the model's detectors of uncertainty were fitted for other weights than it has: fit them again with `adatom calibrate`";
+        info.no_uncertainty = "the model's detectors of uncertainty were fitted for other weights than it has: fit them again with `adatom calibrate`";
       else if (description.at("head").get<std::string>() != head)
-        no_detectors = "the model's detectors of uncertainty are for the head '" + description["head"].get<std::string>() + "', but '" + head +
+        info.no_uncertainty = "the model's detectors of uncertainty are for the head '" + description["head"].get<std::string>() + "', but '" + head +
                        "' is in use: load that one, or fit them with `adatom calibrate --head " + head + "`";
       else if (device == Device::cuda)
-        no_detectors = "detectors of uncertainty run on CPUs so far: use device=\"cpu\"";
+        info.no_uncertainty = "detectors of uncertainty run on CPUs so far: use device=\"cpu\"";
     } catch (const nlohmann::json::exception& error) {
       throw std::runtime_error("its description of uncertainty cannot be read (" + std::string(error.what()) + "): fit it again with `adatom calibrate`");
     }
-    if (no_detectors.empty()) network_options.detectors = &file.detectors;
+    if (info.no_uncertainty.empty()) network_options.detectors = &file.detectors;
   }
 
   void run(const Graph& graph, GraphResult& result, Halo* halo) {
-    if ((result.member_energies || result.force_std || result.distances) && !no_detectors.empty()) throw std::invalid_argument(no_detectors);
+    if ((result.member_energies || result.force_std || result.distances || result.whitened) && !info.no_uncertainty.empty()) throw std::invalid_argument(info.no_uncertainty);
     if (graph.position_tangents && !dual_evaluator) dual_evaluator = make_evaluator(true);
     gnn::Evaluator& engine = graph.position_tangents ? *dual_evaluator : *evaluator;
     engine.evaluate(graph, result, halo);
@@ -299,6 +298,7 @@ Potential Potential::load(const std::filesystem::path& path, const LoadOptions& 
   info.provenance_json = file.provenance;
   info.uncertainty_json = file.uncertainty;
   info.members = gnn::members(*made->network);
+  info.whitened = gnn::whitened(*made->network);
   info.summary = gnn::summary(*made->network);
   info.backend = backend;
   made->list = NeighborList(info.cutoff, skin);
@@ -322,7 +322,7 @@ Result Potential::Implementation::evaluate(const Graph& graph, const Request& re
   if (request.features) result.features.resize(n * features);
   std::vector<double> members(request.uncertainty ? n * info.members : 0);
   if (request.uncertainty) {
-    if (!no_detectors.empty()) throw std::invalid_argument(no_detectors);
+    if (!info.no_uncertainty.empty()) throw std::invalid_argument(info.no_uncertainty);
     result.force_std.resize(n);
     result.distances.resize(n);
   }
@@ -370,7 +370,7 @@ void Potential::Implementation::evaluate_batch(const std::vector<Structure>& str
   std::vector<std::array<double, 9>> virials(request.virial || request.virials ? n : 0);
   const std::size_t width = info.features;
   std::vector<double> features(request.features ? n * width : 0);
-  if (request.uncertainty && !no_detectors.empty()) throw std::invalid_argument(no_detectors);
+  if (request.uncertainty && !info.no_uncertainty.empty()) throw std::invalid_argument(info.no_uncertainty);
   std::vector<double> members(request.uncertainty ? n * info.members : 0), force_std(request.uncertainty ? n : 0), distances(force_std.size());
   if (n > 0) {
     Graph graph = batch.graph();
@@ -469,7 +469,7 @@ void Potential::evaluate(const Graph& graph, GraphResult& result, Halo* halo) {
 
 std::vector<std::vector<Vector3>> Potential::member_forces(const Structure& structure) {
   Implementation& own = *implementation_;
-  if (!own.no_detectors.empty()) throw std::invalid_argument(own.no_detectors);
+  if (!own.info.no_uncertainty.empty()) throw std::invalid_argument(own.info.no_uncertainty);
   const std::vector<Vector3> forces = evaluate(structure).forces;
   const std::vector<double>& members = own.file.detectors.at("uncertainty.members").data;  // [features][members]
   std::vector<std::vector<Vector3>> result;
@@ -486,7 +486,7 @@ std::vector<std::vector<Vector3>> Potential::member_forces(const Structure& stru
 }
 
 double Potential::energy_std(const double* member_energies, std::size_t atoms) const {
-  if (!implementation_->no_detectors.empty()) throw std::invalid_argument(implementation_->no_detectors);
+  if (!implementation_->info.no_uncertainty.empty()) throw std::invalid_argument(implementation_->info.no_uncertainty);
   return implementation_->energy_std(member_energies, atoms);
 }
 

@@ -25,8 +25,8 @@ struct PackedDetectors {
 
 /// Where the results of detectors are wanted; as in GraphResult.
 struct DetectorResults {
-  double *member_energies = nullptr, *force_std = nullptr, *distances = nullptr;
-  bool wanted() const { return member_energies || force_std || distances; }
+  double *member_energies = nullptr, *force_std = nullptr, *distances = nullptr, *whitened = nullptr;
+  bool wanted() const { return member_energies || force_std || distances || whitened; }
 };
 
 /// For nodes first .. first + nodes - 1, whose scalar features are the rows of w.scalars, `in` wide; what is beyond the features is zero.
@@ -46,6 +46,8 @@ void detect(const PackedDetectors<Base<S>>& detectors, int first, int nodes, con
     const std::size_t at = first + i;
     if (results.distances) results.distances[at] = d.distance(species[i], row);
     if (results.force_std) results.force_std[at] = d.force_std(species[i], row);
+    if (results.whitened)
+      for (int k = 0; k < d.components; ++k) results.whitened[at * d.components + k] = d.scaled(species[i], row[k]);
     if (results.member_energies)
       for (int k = 0; k < d.members; ++k) results.member_energies[at * d.members + k] = row[d.components + k];
   }

@@ -40,7 +40,7 @@ class CpuEvaluator final : public Evaluator {
       if (!graph.position_tangents) throw std::invalid_argument("a derivative along positions needs position_tangents");
     wanted_ = {result.forces || result.want_virial || result.atom_virials || result.force_tangents, result.want_virial, result.atom_virials != nullptr};
     features_ = {result.features, result.feature_tangents};
-    detected_ = {result.member_energies, result.force_std, result.distances};
+    detected_ = {result.member_energies, result.force_std, result.distances, result.whitened};
     if (detected_.wanted() && (is_dual<S> || !network_->detectors)) throw std::invalid_argument("the network has no detectors of uncertainty");
     run(graph, {graph.position_tangents, 1.0, nullptr, nullptr}, halo);
     edges_.collect(graph, result, threads());

@@ -30,7 +30,8 @@ class CudaEvaluator final : public Evaluator {
   void evaluate(const Graph& graph, GraphResult& result, Halo* halo) override {
     if constexpr (is_dual<S>)
       if (!graph.position_tangents) throw std::invalid_argument("a derivative along positions needs position_tangents");
-    if (result.features || result.feature_tangents || graph.feature_weights || result.member_energies || result.force_std || result.distances)
+    if (result.features || result.feature_tangents || graph.feature_weights || result.member_energies || result.force_std ||
+        result.distances || result.whitened)
       throw std::invalid_argument("features are not there on a CUDA device yet: use device=\"cpu\" for them");
     stream_.use();
     const Wanted wanted{result.forces || result.want_virial || result.atom_virials || result.force_tangents, result.want_virial, result.atom_virials != nullptr,

@@ -112,6 +112,7 @@ std::string cuda_backend_name() { throw std::runtime_error("device cuda cannot b
 double cutoff(const Network& network) { return network.r_max; }
 int features(const Network&) { return 0; }
 int members(const Network&) { return 0; }
+int whitened(const Network&) { return 0; }
 std::string summary(const Network&) { return "pair potential"; }
 
 }  // namespace adatom::gnn

@@ -45,6 +45,7 @@ struct GraphResult {
   double* member_energies = nullptr;  ///< [n_receivers][members], eV: what each member of the ensemble adds to the atom's energy
   double* force_std = nullptr;        ///< [n_receivers], eV/angstrom: standard deviation of a component of the force
   double* distances = nullptr;        ///< [n_receivers], of the features from the training set; 1: that of the farthest 1 % of held-out atoms
+  double* whitened = nullptr;         ///< [n_receivers][ModelInfo::whitened], features of mean square 1 over the training set, divided by the scale of distances
   double* features = nullptr;         ///< [n_receivers][features], the scalar features of each node, layer after layer
   double* feature_tangents = nullptr; ///< the same, their derivative along position_tangents
 };

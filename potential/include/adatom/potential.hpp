@@ -56,7 +56,9 @@ ADATOM_EXPORT std::array<double, 6> stress(const std::array<double, 9>& virial, 
 struct ModelInfo {
   double cutoff = 0.0;        ///< angstrom
   int features = 0;           ///< scalar features of an atom, over all layers
-  int members = 0;            ///< of the ensemble; 0 for a model without detectors of uncertainty
+  int members = 0;            ///< of the ensemble; 0 without detectors of uncertainty
+  int whitened = 0;           ///< whitened features of an atom; 0 without detectors
+  std::string no_uncertainty; ///< why there are no detectors, and what to do; empty if there are
   std::vector<int> elements;  ///< atomic numbers that this instance evaluates
   std::vector<std::string> heads;
   std::string head;               ///< the one in use
