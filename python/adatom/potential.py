@@ -111,6 +111,16 @@ class Potential:
         return self._core.info.members
 
     @property
+    def no_uncertainty(self) -> str:
+        """Why the model has no detectors of uncertainty that can be used; empty if it has."""
+        return self._core.info.no_uncertainty
+
+    @property
+    def uncertainty(self) -> dict:
+        """How the detectors were fitted, and the intervals of their calibration, as the model file says; empty without."""
+        return json.loads(self._core.info.uncertainty_json or "{}")
+
+    @property
     def backend(self) -> str:
         """What runs the network, e.g. "cpu-v4"."""
         return self._core.info.backend

@@ -156,6 +156,7 @@ PYBIND11_MODULE(_core, m) {
       .def_readonly("head", &adatom::ModelInfo::head)
       .def_readonly("architecture_json", &adatom::ModelInfo::architecture_json)
       .def_readonly("provenance_json", &adatom::ModelInfo::provenance_json)
+      .def_readonly("no_uncertainty", &adatom::ModelInfo::no_uncertainty)
       .def_readonly("uncertainty_json", &adatom::ModelInfo::uncertainty_json)
       .def_readonly("backend", &adatom::ModelInfo::backend)
       .def_readonly("summary", &adatom::ModelInfo::summary);

@@ -76,15 +76,13 @@ def calibrate(
     from rich.table import Table
 
     view = Table(title=f"{output or model}: {potential.members} members", title_justify="left")
-    for name in ("set", "configurations", "force RMSE", "predicted", "Spearman", "in 90 %", "energy RMSE", "predicted", "in 90 %", "AUROC ensemble",
-                 "AUROC distance"):  # fmt: skip
+    for name in ("set", "configurations", "force RMSE", "predicted", "Spearman", "in 90 %", "energy RMSE", "predicted", "in 90 %", "AUROC"):  # fmt: skip
         view.add_column(name, justify="left" if name == "set" else "right")
     for row in rows:
         view.add_row(
             row["set"], str(row["configurations"]), f"{1e3 * row['force_rmse']:.1f} meV/A", f"{1e3 * row['force_std']:.1f}", f"{row['force_spearman']:.2f}",
             f"{row['force_coverage']['0.9']:.1%}", f"{1e3 * row['energy_rmse']:.1f} meV", f"{1e3 * row['energy_std']:.1f}",
-            f"{row['energy_coverage']['0.9']:.1%}", f"{row['auroc']['ensemble']:.3f}",
-            f"{max(v for k, v in row['auroc'].items() if k.startswith('distance')):.3f}",
+            f"{row['energy_coverage']['0.9']:.1%}", f"{row['auroc']['together']:.3f}",
         )  # fmt: skip
     common.console().print(view)
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -45,19 +44,28 @@ class Judgement:
         return [float((np.abs(self.energy_errors) <= q * self.energy_std).mean()) for q in self.energy_intervals]
 
     def scores(self) -> dict[str, NDArray[np.float64]]:
-        """Of each configuration: the ensemble's (standard deviation of the energy by the square root of the number of atoms), the distance's (mean and
-        largest over atoms), and both together."""
+        """Of each configuration: the ensemble's (standard deviation of the energy by the square root of the number of atoms), and the distance's (mean and
+        largest over atoms)."""
         sizes = np.bincount(self.frame)
         mean = np.bincount(self.frame, self.distances) / sizes
         largest = np.zeros(len(sizes))
         np.maximum.at(largest, self.frame, self.distances)
-        return {"ensemble": self.energy_std / np.sqrt(sizes), "distance, mean": mean, "distance, largest": largest}
+        return {"ensemble": self.energy_std / np.sqrt(sizes), "mean distance": mean, "largest distance": largest}
+
+    def combined_scores(self, inside: Judgement) -> NDArray[np.float64]:
+        """The largest of the scores, each in standard deviations of its logarithm from what `inside` has: any detector raises the alarm."""
+        mine, theirs = self.scores(), inside.scores()
+        z = []
+        for name in mine:
+            reference = np.log(theirs[name] + 1e-300)
+            z.append((np.log(mine[name] + 1e-300) - reference.mean()) / max(reference.std(), 1e-12))
+        return np.max(z, axis=0)
 
 
 def judge(potential: Potential, frames: Iterable[Atoms]) -> Judgement:
     """Evaluates labelled configurations. Raises ValueError where labels or the model's detectors are missing."""
-    if not potential.members:
-        raise ValueError("the model has no detectors of uncertainty: add them with `adatom calibrate`")
+    if potential.no_uncertainty:
+        raise ValueError(potential.no_uncertainty)
     energies, energy_std, forces, force_std, distances, sizes = [], [], [], [], [], []
     for k, atoms in enumerate(frames):
         results = getattr(atoms.calc, "results", {})
@@ -72,7 +80,7 @@ def judge(potential: Potential, frames: Iterable[Atoms]) -> Judgement:
         sizes.append(len(atoms))
     if not sizes:
         raise ValueError("no configurations")
-    description = json.loads(potential._core.info.uncertainty_json)
+    description = potential.uncertainty
     return Judgement(
         np.array(energies), np.array(energy_std), np.concatenate(forces), np.concatenate(force_std), np.concatenate(distances),
         np.repeat(np.arange(len(sizes)), sizes), tuple(description["levels"]), tuple(description["energy_intervals"]), tuple(description["force_intervals"]),
@@ -89,7 +97,8 @@ def auroc(inside, outside) -> float:
 
 def table(judgements: dict[str, Judgement]) -> list[dict]:
     """A row of numbers for each set; AUROC of configurations against the first set."""
-    inside = next(iter(judgements.values())).scores()
+    inside = next(iter(judgements.values()))
+    scores = inside.scores()
     rows = []
     for name, j in judgements.items():
         row = {
@@ -97,7 +106,10 @@ def table(judgements: dict[str, Judgement]) -> list[dict]:
             "force_std": float(np.sqrt((j.force_std**2).mean())), "force_spearman": j.force_spearman(),
             "force_coverage": dict(zip(map(str, j.levels), j.force_coverage())), "energy_rmse": float(np.sqrt((j.energy_errors**2).mean())),
             "energy_std": float(np.sqrt((j.energy_std**2).mean())), "energy_coverage": dict(zip(map(str, j.levels), j.energy_coverage())),
-            "auroc": {score: auroc(inside[score], values) for score, values in j.scores().items()},
+            "auroc": {
+                **{score: auroc(scores[score], values) for score, values in j.scores().items()},
+                "together": auroc(inside.combined_scores(inside), j.combined_scores(inside)),
+            },
         }  # fmt: skip
         rows.append(row)
     return rows
