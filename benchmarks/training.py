@@ -93,10 +93,11 @@ class Engine:
 class Mace:
     name = "mace-torch"
 
-    def __init__(self, python, data, folder, train, valid, threads, tests, device):
+    def __init__(self, python, data, folder, train, valid, threads, tests, device="cpu", shape=SHAPE, stress=False):
+        """`data`: the folder that has isolated_atoms.extxyz, or None: atomic energies by least squares."""
         import ase.io
 
-        energies = {int(a.numbers[0]): float(a.get_potential_energy()) for a in ase.io.read(data / "isolated_atoms.extxyz", ":")}
+        energies = {int(a.numbers[0]): float(a.get_potential_energy()) for a in ase.io.read(data / "isolated_atoms.extxyz", ":")} if data else "average"
         # mace-torch wants its labels under names that ASE does not take for results
         self.files = {}
         for key, file in (("train", train), ("valid", valid), *((t.stem, t) for t in tests)):
@@ -104,6 +105,8 @@ class Mace:
             for f in frames:
                 f.info["REF_energy"] = f.get_potential_energy()
                 f.arrays["REF_forces"] = f.get_forces()
+                if stress:
+                    f.info["REF_stress"] = f.get_stress(voigt=False)
                 f.calc = None
             self.files[key] = folder / f"mace_{key}.extxyz"
             ase.io.write(self.files[key], frames)
@@ -111,10 +114,12 @@ class Mace:
         self.curve, self.seconds, self.epochs = [], 0.0, []
         self.arguments = [
             "--name=mace", f"--work_dir={folder / 'mace'}", f"--train_file={self.files['train']}", f"--valid_file={self.files['valid']}", f"--E0s={energies}",
-            "--model=ScaleShiftMACE", "--hidden_irreps=32x0e + 32x1o", "--r_max=5.0", "--max_ell=3", "--correlation=3", "--num_interactions=2", "--batch_size=5",
+            "--model=ScaleShiftMACE", "--hidden_irreps=" + " + ".join(f"{shape['channels']}x{l}{'eo'[l % 2]}" for l in range(shape["max_L"] + 1)),
+            f"--r_max={shape['r_max']}", f"--max_ell={shape['l_max']}", f"--correlation={shape['correlation']}", "--num_interactions=2", "--batch_size=5",
             "--valid_batch_size=32", "--energy_weight=15", "--forces_weight=1000", "--lr=0.01", "--weight_decay=5e-7", "--amsgrad", "--ema", "--ema_decay=0.99",
             "--clip_grad=10", "--default_dtype=float32", f"--device={device}", "--seed=1", "--restart_latest", "--scheduler_patience=50", "--num_workers=0",
             "--energy_key=REF_energy", "--forces_key=REF_forces", "--eval_interval=1",
+            *(["--loss=stress", "--compute_stress=True", "--stress_weight=1000", "--stress_key=REF_stress"] if stress else []),
         ]  # fmt: skip
 
     def run(self, epochs: int) -> None:
@@ -154,13 +159,19 @@ folder, tests = sys.argv[1], json.loads(sys.argv[2])
 model = sorted(glob.glob(folder + "/mace/*.model") + glob.glob(folder + "/mace/checkpoints/*.model"), key=__import__("os").path.getmtime)[-1]
 calculator = MACECalculator(model_paths=model, device="cpu", default_dtype="float32")
 out = {}
+rms = lambda x: float(np.sqrt(np.mean(np.square(x))))
 for name, file in tests.items():
-    e, f = [], []
+    e, f, s, n = [], [], [], []
     for a in ase.io.read(file, ":"):
-        reference = a.info["REF_energy"], a.arrays["REF_forces"]
+        reference = a.info["REF_energy"], a.arrays["REF_forces"], a.info.get("REF_stress")
         a.calc = calculator
+        n.append(len(a))
         e.append(a.get_potential_energy() - reference[0]); f.append(a.get_forces() - reference[1])
-    out[name] = {"energy_rmse": float(np.sqrt(np.mean(np.square(e)))), "force_rmse": float(np.sqrt(np.mean(np.square(np.concatenate(f)))))}
+        if reference[2] is not None:
+            s.append(a.get_stress(voigt=False) - np.reshape(reference[2], (3, 3)))
+    out[name] = {"energy_rmse": rms(e), "energy_per_atom_rmse": rms(np.array(e) / n), "force_rmse": rms(np.concatenate(f))}
+    if s:
+        out[name]["stress_rmse"] = rms(s)
 print(json.dumps(out))
 """
         tests = {t.stem: str(self.files[t.stem]) for t in self.tests}

@@ -27,6 +27,7 @@ struct NetworkOptions {
   int head = 0;               ///< the head that is evaluated
   std::vector<int> keep;      ///< indices into `elements` that are kept, in this order; species of a graph index this list
   bool splines = true;        ///< tabulate radial functions
+  const Tensors* detectors = nullptr;  ///< of uncertainty, where the model has some and they are wanted
   int knots = 0;              ///< of networks for training: intervals of the tables, 0 for as many as the first weights need
 };
 
@@ -131,6 +132,9 @@ double cpu_fma_peak(bool single_precision, int threads);
 void cpu_multiply(int m, int k, int n, const double* a, const double* b, double* c, bool accumulate);
 
 double cutoff(const Network& network);        ///< angstrom
+int features(const Network& network);         ///< scalar features of a node, over all layers
+int members(const Network& network);          ///< of the ensemble; 0 without detectors
+int whitened(const Network& network);         ///< whitened features of a node; 0 without detectors
 std::string summary(const Network& network);  ///< one line for people
 
 }  // namespace adatom::gnn

@@ -144,6 +144,7 @@ class Builder {
     if (layers.empty()) fail("the architecture has no layers");
     for (std::size_t t = 0; t < layers.size(); ++t) build_layer(layers[t], t);
     weights_.check_all_used();
+    if (options_.detectors) network_.detectors = build_detectors(*options_.detectors, network_.features(), options_);
     summarize(layers);
     return std::move(network_);
   }
@@ -517,6 +518,9 @@ class Builder {
       build_gate(layer, spec.at("update"), message, out, out_irreps);
     }
 
+    const Irrep scalar{0, 1};
+    if (const FeatureBlock* block = out.layout.find(scalar))
+      for (const int channel : out.channels(scalar)) layer.scalars.push_back(block->offset + channel);
     if (const json& r = spec.at("readout"); !r.is_null()) build_readout(layer, r, name, out);
     network_.layers.push_back(std::move(layer));
   }
@@ -906,6 +910,9 @@ std::shared_ptr<const Network> build_network(const std::string& architecture_jso
 }
 
 double cutoff(const Network& network) { return network.cutoff; }
+int features(const Network& network) { return network.features(); }
+int whitened(const Network& network) { return network.detectors ? network.detectors->components : 0; }
+int members(const Network& network) { return network.detectors ? network.detectors->members : 0; }
 std::string summary(const Network& network) { return network.summary; }
 
 }  // namespace adatom::gnn

@@ -2,21 +2,20 @@
 // The assembled network: a model file's weights, merged and laid out for evaluation, in double. The backends convert it to their precision.
 #pragma once
 #include <array>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "gnn/detectors.hpp"
 #include "gnn/evaluator.hpp"
 #include "gnn/irreps.hpp"
 #include "gnn/kernels/radial.hpp"
+#include "gnn/matrix.hpp"
 
 namespace adatom::gnn {
 
 /// Largest degree of edge harmonics and features.
 inline constexpr int max_edge_l = 3;
-
-/// Channels of a row are padded to a multiple of this, so that every vector width divides it. Padded channels are zero throughout.
-inline constexpr int channel_block = 16;
-constexpr int padded(int channels) { return (channels + channel_block - 1) / channel_block * channel_block; }
 
 /// Where the rows of one irrep lie in a node's features: row m at offset + m * channels.
 struct FeatureBlock {
@@ -32,18 +31,6 @@ struct FeatureLayout {
   int size = 0;  ///< scalars per node
   const FeatureBlock* find(Irrep ir) const;
   FeatureBlock& add(Irrep ir, int channels);  ///< channels: padded
-};
-
-/// A dense matrix [in][out], in and out padded. Here and below, `id`: number of the array in a network that is assembled for training
-/// (Network::array_sizes), where its gradient goes; -1 in others.
-struct Matrix {
-  int in = 0, out = 0;
-  std::vector<double> weight;
-  int id = -1;
-  Matrix() = default;
-  Matrix(int in_, int out_) : in(in_), out(out_), weight(std::size_t(in_) * out_) {}
-  double& operator()(int i, int o) { return weight[std::size_t(i) * out + o]; }
-  double operator()(int i, int o) const { return weight[std::size_t(i) * out + o]; }
 };
 
 /// y[m] = x[m] W for the rows m of one irrep, with one W for all nodes or one per element of the node.
@@ -187,6 +174,7 @@ struct Layer {
 
   bool has_readout = false;
   Readout readout;
+  std::vector<int> scalars;            ///< offsets in out_layout of the 0e channels, without padding
 };
 
 struct Network {
@@ -203,12 +191,19 @@ struct Network {
   std::vector<double> scale;           ///< per species
   std::vector<Layer> layers;
   std::string summary;
+  std::optional<Detectors> detectors;
 
   // Assembled for training, tensors are not merged with each other: every array is a linear function of one tensor, or made by gnn/assembly.hpp.
   bool trainable = false;
   std::vector<std::size_t> array_sizes;  ///< of the arrays that have an id
 
   int species() const { return static_cast<int>(elements.size()); }
+  /// Scalar features of a node, over all layers.
+  int features() const {
+    std::size_t n = 0;
+    for (const Layer& layer : layers) n += layer.scalars.size();
+    return static_cast<int>(n);
+  }
   /// Row of a spline table for a pair: 0 where radial functions do not depend on it.
   int pair(int receiver, int sender) const {
     if (!radial.depends_on_pair()) return 0;

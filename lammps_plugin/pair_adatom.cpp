@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <stdexcept>
 
@@ -10,9 +11,12 @@
 
 #include <atom.h>
 #include <comm.h>
+#include <compute.h>
 #include <error.h>
+#include <fix.h>
 #include <force.h>
 #include <memory.h>
+#include <modify.h>
 #include <neigh_list.h>
 #include <neighbor.h>
 #include <update.h>
@@ -168,10 +172,10 @@ void PairAdatom::choose_device() {
 }
 
 /// What the rounding of linear maps changes, once after loading. Collective.
-void PairAdatom::report_matmul() {
+void PairAdatom::report_matmul(const adatom::Graph& graph) {
   if (options_.matmul == adatom::Matmul::exact || matmul_reported_) return;
   matmul_reported_ = true;
-  const adatom::MatmulError here = potential_->matmul_error(graph_.view(), &halo_);
+  const adatom::MatmulError here = potential_->matmul_error(graph, &halo_);
   double mine[2] = {here.energy, here.force}, largest[2];
   MPI_Allreduce(mine, largest, 2, MPI_DOUBLE, MPI_MAX, world);
   if (comm->me == 0)
@@ -285,15 +289,29 @@ void PairAdatom::compute(int eflag, int vflag) {
     virials_.resize(9 * static_cast<std::size_t>(graph_.n_nodes()));
     result.atom_virials = virials_.data();
   }
+  const bool with_uncertainty = uncertainty_is_wanted();
+  if (with_uncertainty) {
+    member_energies_.resize(static_cast<std::size_t>(graph_.n_receivers()) * potential_->info().members);
+    force_std_.resize(graph_.n_receivers());
+    distances_.resize(graph_.n_receivers());
+    result.member_energies = member_energies_.data();
+    result.force_std = force_std_.data();
+    result.distances = distances_.data();
+  }
+  evaluate(graph_.view(), result);
+  add_result(result);
+  if (with_uncertainty) add_uncertainty();
+}
+
+void PairAdatom::evaluate(const adatom::Graph& graph, adatom::GraphResult& result) {
   try {
-    report_matmul();
-    potential_->evaluate(graph_.view(), result, &halo_);
+    report_matmul(graph);
+    potential_->evaluate(graph, result, &halo_);
   } catch (const LAMMPSException&) {
     throw;
   } catch (const std::exception& e) {
     stop_one(e.what());
   }
-  add_result(result);
 }
 
 /// What belongs to a remote node goes to one of its ghosts; LAMMPS's reverse communication brings it to the owner.
@@ -322,9 +340,59 @@ void PairAdatom::add_result(const adatom::GraphResult& result) {
     }
 }
 
+// ---- uncertainty ----
+
+PairAdatom* PairAdatom::with_uncertainty(LAMMPS* lammps, const std::string& style) {
+  auto* pair = dynamic_cast<PairAdatom*>(lammps->force->pair_match("^adatom$", 0));
+  if (!pair) lammps->error->all(FLERR, style + " needs pair_style adatom, once");
+  const std::string& why_not = pair->potential_->info().no_uncertainty;
+  if (!why_not.empty()) lammps->error->all(FLERR, style + ": " + why_not);
+  return pair;
+}
+
+/// The same on all ranks.
+bool PairAdatom::uncertainty_is_wanted() const {
+  for (int k = 0; k < modify->ncompute; ++k)
+    if (std::strcmp(modify->compute[k]->style, "adatom/uncertainty") == 0 && modify->compute[k]->matchstep(update->ntimestep)) return true;
+  for (int k = 0; k < modify->nfix; ++k)
+    if (std::strcmp(modify->fix[k]->style, "adatom/guard") == 0 && (update->setupflag || update->ntimestep % modify->fix[k]->nevery == 0)) return true;
+  return false;
+}
+
+/// Collective.
+void PairAdatom::add_uncertainty() {
+  const int members = potential_->info().members;
+  std::vector<double> sums(members + 1);  // and the number of atoms
+  for (int node = 0; node < graph_.n_receivers(); ++node)
+    for (int k = 0; k < members; ++k) sums[k] += member_energies_[static_cast<std::size_t>(node) * members + k];
+  sums[members] = graph_.n_receivers();
+  MPI_Allreduce(MPI_IN_PLACE, sums.data(), members + 1, MPI_DOUBLE, MPI_SUM, world);
+  uncertainty_.energy_std = units_.electronvolt * potential_->energy_std(sums.data(), static_cast<std::size_t>(sums[members]));
+  uncertainty_.force_std.assign(atom->nlocal, 0.0);
+  uncertainty_.distances.assign(atom->nlocal, 0.0);
+  for (int node = 0; node < graph_.n_receivers(); ++node) {
+    const int i = graph_.atom_of_node()[node];
+    uncertainty_.force_std[i] = units_.electronvolt / units_.angstrom * force_std_[node];
+    uncertainty_.distances[i] = distances_[node];
+  }
+  uncertainty_.step = update->ntimestep;
+}
+
+std::vector<double> PairAdatom::whitened(int own_atom) {
+  const int width = potential_->info().whitened;
+  std::vector<double> rows(static_cast<std::size_t>(graph_.n_receivers()) * width);
+  adatom::GraphResult result;
+  result.whitened = rows.data();
+  evaluate(graph_.view(), result);
+  const auto& atoms = graph_.atom_of_node();
+  for (int node = 0; node < graph_.n_receivers(); ++node)
+    if (atoms[node] == own_atom) return {rows.begin() + static_cast<std::ptrdiff_t>(node) * width, rows.begin() + static_cast<std::ptrdiff_t>(node + 1) * width};
+  return {};
+}
+
 double PairAdatom::memory_usage() {
   double bytes = Pair::memory_usage() + static_cast<double>(graph_.bytes() + halo_.bytes() + sizeof(adatom_lammps::NodeId) * node_ids_.capacity());
-  bytes += sizeof(double) * static_cast<double>(energies_.capacity() + forces_.capacity() + virials_.capacity());
+  bytes += sizeof(double) * static_cast<double>(energies_.capacity() + forces_.capacity() + virials_.capacity() + member_energies_.capacity());
   if (potential_) bytes += static_cast<double>(potential_->counters().workspace_bytes);
   return bytes;
 }

@@ -11,6 +11,7 @@
 #include "rank_halo.hpp"
 #include "units.hpp"
 
+#include <atom.h>
 #include <pair.h>
 
 namespace LAMMPS_NS {
@@ -44,18 +45,35 @@ class PairAdatom final : public Pair {
 
   double memory_usage() override;
 
+  /// What compute adatom/uncertainty and fix adatom/guard ask for; in the units of the run.
+  struct Uncertainty {
+    bigint step = -1;          // for which it was computed
+    double energy_std = 0.0;   // of all atoms, the same on all ranks
+    std::vector<double> force_std, distances;  // of own atoms; 0 for those that the model does not handle
+  };
+  const Uncertainty& uncertainty() const { return uncertainty_; }
+  /// The pair style of the run, for a style that needs uncertainties; stops with an error that names `style` where there are none.
+  static PairAdatom* with_uncertainty(LAMMPS* lammps, const std::string& style);
+  /// Collective. Whitened features of one own atom, in units in which distances are the norm divided by the root of their number; -1: of none.
+  std::vector<double> whitened(int own_atom);
+  int atomic_number(int own_atom) const { return numbers_[atom->type[own_atom]]; }
+  const adatom_lammps::Units& units() const { return units_; }
+
  private:
   void allocate();
   void map_types();  // setflag from numbers_
   std::string load();
   void choose_device();
-  void report_matmul();
+  void report_matmul(const adatom::Graph& graph);
   void check_exclusions();
   void rebuild_graph();
   std::string update_positions();
   void agree(int node, const std::string& what);
   void check_special_bonds();
+  void evaluate(const adatom::Graph& graph, adatom::GraphResult& result);
   void add_result(const adatom::GraphResult& result);
+  bool uncertainty_is_wanted() const;
+  void add_uncertainty();
 
   std::vector<int> read_integers(FILE* file, int n);
   std::string read_text(FILE* file);
@@ -84,6 +102,8 @@ class PairAdatom final : public Pair {
   adatom_lammps::RankHalo halo_;
 
   std::vector<double> energies_, forces_, virials_;
+  std::vector<double> member_energies_, force_std_, distances_;  // of nodes
+  Uncertainty uncertainty_;
 };
 
 }  // namespace LAMMPS_NS

@@ -2,6 +2,8 @@
 // Registers the styles of this plugin with LAMMPS.
 #include <string>
 
+#include "compute_uncertainty.hpp"
+#include "fix_guard.hpp"
 #include "pair_adatom.hpp"
 
 #include <lammps.h>
@@ -34,6 +36,13 @@ namespace {
 
 void* create_pair(void* lmp) { return static_cast<LAMMPS_NS::Pair*>(new LAMMPS_NS::PairAdatom(static_cast<LAMMPS_NS::LAMMPS*>(lmp))); }
 
+void* create_compute(void* lmp, int narg, char** arg) {
+  return static_cast<LAMMPS_NS::Compute*>(new LAMMPS_NS::ComputeUncertainty(static_cast<LAMMPS_NS::LAMMPS*>(lmp), narg, arg));
+}
+void* create_fix(void* lmp, int narg, char** arg) {
+  return static_cast<LAMMPS_NS::Fix*>(new LAMMPS_NS::FixGuard(static_cast<LAMMPS_NS::LAMMPS*>(lmp), narg, arg));
+}
+
 }  // namespace
 
 void lammpsplugin_init(void* lmp, void* handle, void* regfunc) {
@@ -54,5 +63,16 @@ void lammpsplugin_init(void* lmp, void* handle, void* regfunc) {
   plugin.author = "the Adatom developers";
   plugin.creator.v1 = &create_pair;
   plugin.handle = handle;
-  reinterpret_cast<lammpsplugin_regfunc>(regfunc)(&plugin, lmp);
+  const auto add = reinterpret_cast<lammpsplugin_regfunc>(regfunc);
+  add(&plugin, lmp);
+  plugin.style = "compute";
+  plugin.name = "adatom/uncertainty";
+  plugin.info = "uncertainty of energy and forces of pair style adatom";
+  plugin.creator.v2 = &create_compute;
+  add(&plugin, lmp);
+  plugin.style = "fix";
+  plugin.name = "adatom/guard";
+  plugin.info = "catches configurations that pair style adatom is uncertain of";
+  plugin.creator.v2 = &create_fix;
+  add(&plugin, lmp);
 }

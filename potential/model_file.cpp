@@ -140,15 +140,15 @@ void check_contents(const ModelFile& model) {
 }
 
 /// Fills all but the tensors. Returns the SHA-256 that these should have.
-std::string decode_document(const Json& document, ModelFile& model) {
-  const std::set<std::string> known = {"architecture", "elements", "cutoff", "units", "heads", "provenance", "sha256"};
+std::string decode_document(const Json& document, int version, ModelFile& model) {
+  const std::set<std::string> needed = {"architecture", "elements", "cutoff", "units", "heads", "provenance", "sha256"};
   if (!document.is_object()) fail("its metadata 'adatom' is no JSON object" + copy_again);
   for (const auto& item : document.items())
-    if (!known.contains(item.key())) fail("its metadata has the unknown key '" + item.key() + "': update Adatom, or remove what wrote it");
-  for (const auto& key : known)
+    if (!needed.contains(item.key()) && !(version >= 2 && item.key() == "uncertainty")) fail("its metadata has the unknown key '" + item.key() + "': update Adatom, or remove what wrote it");
+  for (const auto& key : needed)
     if (!document.contains(key)) fail("its metadata lacks '" + key + "'" + copy_again);
-  for (const char* key : {"architecture", "provenance"})
-    if (!document[key].is_object()) fail("'" + std::string(key) + "' of its metadata is no JSON object");
+  for (const char* key : {"architecture", "provenance", "uncertainty"})
+    if (document.contains(key) && !document[key].is_object()) fail("'" + std::string(key) + "' of its metadata is no JSON object");
   const Json& units = document["units"];
   if (!units.is_object() || units.size() != 2 || units.value("energy", Json()) != "eV" || units.value("length", Json()) != "angstrom")
     fail("its units are " + units.dump() + R"(, expected {"energy": "eV", "length": "angstrom"}: convert the model)");
@@ -158,6 +158,7 @@ std::string decode_document(const Json& document, ModelFile& model) {
   try {
     model.architecture = document["architecture"].dump();
     model.provenance = document["provenance"].dump();
+    if (document.contains("uncertainty")) model.uncertainty = document["uncertainty"].dump();
     model.elements = document["elements"].get<std::vector<int>>();
     model.cutoff = document["cutoff"].get<double>();
     model.heads = document["heads"].get<std::vector<std::string>>();
@@ -249,13 +250,20 @@ void check_values(const std::string& name, const std::vector<double>& values, do
   }
 }
 
+bool is_detector(const std::string& tensor) { return tensor.starts_with("uncertainty."); }
+
+template <class F>
+void for_all_tensors(const ModelFile& model, F f) {
+  for (const auto& [name, tensor] : model.tensors) f(name, tensor);
+  for (const auto& [name, tensor] : model.detectors) f(name, tensor);
+}
+
 ModelFile decode_model(Bytes file) {
   check_kind(file);
   const Json header = read_header(file);
   const auto [document, version] = read_document(header);
   ModelFile model;
-  model.format_version = version;
-  const std::string expected_sha256 = decode_document(document, model);
+  const std::string expected_sha256 = decode_document(document, version, model);
   check_contents(model);
 
   const Bytes data = file.subspan(length_bytes + header_length(file));
@@ -268,8 +276,10 @@ ModelFile decode_model(Bytes file) {
     const Bytes bytes = data.subspan(entry.begin, entry.end - entry.begin);
     gnn::Tensor tensor{entry.shape, entry.single ? decode<float>(bytes) : decode<double>(bytes)};
     check_values(entry.name, tensor.data, std::numeric_limits<double>::max());
-    model.tensors.emplace(entry.name, std::move(tensor));
+    (is_detector(entry.name) ? model.detectors : model.tensors).emplace(entry.name, std::move(tensor));
   }
+  if (model.uncertainty.empty() && !model.detectors.empty())
+    fail("it has the tensor '" + model.detectors.begin()->first + "', but its metadata lack 'uncertainty'" + copy_again);
   return model;
 }
 
@@ -281,21 +291,22 @@ Json parse_object(const std::string& text, const char* what) {
 
 /// Everything before the tensors.
 std::string encode_header(const ModelFile& model, TensorType type, const std::string& sha256) {
-  const Json document = {{"architecture", parse_object(model.architecture, "its architecture")},
+  Json document = {{"architecture", parse_object(model.architecture, "its architecture")},
                          {"elements", model.elements},
                          {"cutoff", model.cutoff},
                          {"units", {{"energy", "eV"}, {"length", "angstrom"}}},
                          {"heads", model.heads},
                          {"provenance", parse_object(model.provenance, "its provenance")},
                          {"sha256", sha256}};
+  if (!model.uncertainty.empty()) document["uncertainty"] = parse_object(model.uncertainty, "its description of uncertainty");
   Json header;
-  header["__metadata__"] = {{"format", "adatom"}, {"format_version", std::to_string(model.format_version)}, {"adatom", document.dump()}};
+  header["__metadata__"] = {{"format", "adatom"}, {"format_version", model.uncertainty.empty() ? "1" : "2"}, {"adatom", document.dump()}};
   std::uint64_t begin = 0;
-  for (const auto& [name, tensor] : model.tensors) {
+  for_all_tensors(model, [&](const std::string& name, const gnn::Tensor& tensor) {
     const std::uint64_t end = begin + tensor.data.size() * (type == TensorType::float32 ? sizeof(float) : sizeof(double));
     header[name] = {{"dtype", type == TensorType::float32 ? "F32" : "F64"}, {"shape", tensor.shape}, {"data_offsets", {begin, end}}};
     begin = end;
-  }
+  });
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');  // tensors begin at a multiple of 8
   const std::uint64_t n = text.size();
@@ -305,20 +316,37 @@ std::string encode_header(const ModelFile& model, TensorType type, const std::st
 }
 
 void check_writable(const ModelFile& model, TensorType type) {
-  if (model.format_version != model_format_version)
-    fail("its format_version is " + std::to_string(model.format_version) + ", expected " + std::to_string(model_format_version));
   check_contents(model);
-  for (const auto& [name, tensor] : model.tensors) {
+  if (model.uncertainty.empty() && !model.detectors.empty()) fail("it has tensors of detectors, but no description of them");
+  for_all_tensors(model, [&](const std::string& name, const gnn::Tensor& tensor) {
     std::size_t size = 1;
     for (const std::size_t length : tensor.shape) size *= length;
     if (name.empty() || name == "__metadata__") fail("'" + name + "' cannot be the name of a tensor");
     if (size != tensor.data.size())
       fail("tensor '" + name + "' has " + std::to_string(tensor.data.size()) + " values, but its shape needs " + std::to_string(size));
     check_values(name, tensor.data, type == TensorType::float32 ? std::numeric_limits<float>::max() : std::numeric_limits<double>::max());
-  }
+  });
+  for (const auto& [name, tensor] : model.tensors)
+    if (is_detector(name)) fail("tensor '" + name + "' has the name of a detector");
+  for (const auto& [name, tensor] : model.detectors)
+    if (!is_detector(name)) fail("tensor '" + name + "' has not the name of a detector, 'uncertainty.'...");
 }
 
 }  // namespace
+
+std::string network_hash(const ModelFile& model) {
+  Sha256 sha256;
+  std::string text = parse_object(model.architecture, "its architecture").dump();
+  for (const int z : model.elements) text.append(" ").append(std::to_string(z));
+  sha256.update(text.data(), text.size());
+  std::vector<char> data;
+  for (const auto& [name, tensor] : model.tensors) {
+    sha256.update(name.data(), name.size());
+    encode<float>(tensor.data, data);
+    sha256.update(data.data(), data.size());
+  }
+  return sha256.hex();
+}
 
 ModelFile read_model(const std::filesystem::path& file) {
   try {
@@ -332,10 +360,10 @@ void write_model(const std::filesystem::path& file, const ModelFile& model, Tens
   // The header holds the SHA-256 of what follows it, so the tensors are encoded twice; that needs no copy of all of them.
   std::vector<char> data;
   const auto for_each_tensor = [&](const auto& use) {
-    for (const auto& [name, tensor] : model.tensors) {
+    for_all_tensors(model, [&](const std::string&, const gnn::Tensor& tensor) {
       type == TensorType::float32 ? encode<float>(tensor.data, data) : encode<double>(tensor.data, data);
       use(data.data(), data.size());
-    }
+    });
   };
   std::string header;
   try {

@@ -13,17 +13,21 @@
 ///     the rest  tensors, little endian, row major, back to back; offsets count from here
 namespace adatom {
 
-inline constexpr int model_format_version = 1;  ///< the one that is written; readers know 1 to this
+inline constexpr int model_format_version = 2;  ///< the newest; readers know 1 to this. 1 is written unless there are detectors of uncertainty
 
 struct ModelFile {
-  int format_version = model_format_version;
   std::string architecture;        ///< JSON object as text
   std::vector<int> elements;       ///< atomic numbers, the order of the tensors' Z axes
   double cutoff = 0.0;             ///< angstrom
   std::vector<std::string> heads;  ///< the order of the tensors' H axes
   std::string provenance = "{}";   ///< JSON object as text
-  gnn::Tensors tensors;
+  gnn::Tensors tensors;            ///< of the network
+  std::string uncertainty;         ///< JSON object as text: detectors of uncertainty (docs/uncertainty.md); empty without
+  gnn::Tensors detectors;          ///< their tensors, whose names begin with "uncertainty."
 };
+
+/// Identifies the network: hex SHA-256 of its architecture, elements and weights, rounded to float32.
+std::string network_hash(const ModelFile& model);
 
 enum class TensorType { float32, float64 };
 

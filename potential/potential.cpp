@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <stdexcept>
 
 #include "adatom/elements.hpp"
@@ -59,6 +60,16 @@ std::array<double, 9> symmetric(const double* w) {
   return s;
 }
 
+/// `which`: what the vector is for, in messages.
+void check_direction(const std::vector<Vector3>& v, std::size_t n, const std::string& which) {
+  if (v.size() != n)
+    throw std::invalid_argument("the vector " + which + " has " + std::to_string(v.size()) + " rows, but the structure has " + std::to_string(n) +
+                                " atoms: give one row per atom");
+  for (std::size_t i = 0; i < n; ++i)
+    for (const double x : v[i])
+      if (!std::isfinite(x)) throw std::invalid_argument("row " + std::to_string(i) + " (counted from 0) of the vector " + which + " is not finite");
+}
+
 /// In the order of the atoms, so that a structure has the same energy alone and in a batch.
 double sum(const double* values, std::size_t n) {
   double total = 0;
@@ -88,6 +99,7 @@ struct Potential::Implementation {
   // The network is assembled for the elements in use: tables per element or pair of elements then stay small, whatever the model knows. Structures bring
   // their elements; callers with graphs of their own need species that never change, so for them it is all of the model's.
   ModelFile file;
+  double energy_noise = 0.0;                            // eV per square root of the number of atoms
   gnn::NetworkOptions network_options;                  // `keep`: indices into file.elements of the elements in use
   std::array<int, max_atomic_number + 1> species_of{};  // of those; -1: not in use
   std::array<int, max_atomic_number + 1> index_of{};    // into file.elements; -1: the model does not have it, or it was loaded without
@@ -203,12 +215,36 @@ struct Potential::Implementation {
     return error;
   }
 
+  /// Decides whether the file's detectors can be used.
+  void find_detectors() {
+    if (file.uncertainty.empty()) {
+      info.no_uncertainty = "the model has no detectors of uncertainty: add them with `adatom calibrate`";
+      return;
+    }
+    const auto description = nlohmann::json::parse(file.uncertainty);
+    const std::string head = file.heads[network_options.head];
+    try {
+      energy_noise = description.at("energy_noise").get<double>();
+      if (description.at("network").get<std::string>() != network_hash(file))
+        info.no_uncertainty = "the model's detectors of uncertainty were fitted for other weights than it has: fit them again with `adatom calibrate`";
+      else if (description.at("head").get<std::string>() != head)
+        info.no_uncertainty = "the model's detectors of uncertainty are for the head '" + description["head"].get<std::string>() + "', but '" + head +
+                       "' is in use: load that one, or fit them with `adatom calibrate --head " + head + "`";
+      else if (device == Device::cuda)
+        info.no_uncertainty = "detectors of uncertainty run on CPUs so far: use device=\"cpu\"";
+    } catch (const nlohmann::json::exception& error) {
+      throw std::runtime_error("its description of uncertainty cannot be read (" + std::string(error.what()) + "): fit it again with `adatom calibrate`");
+    }
+    if (info.no_uncertainty.empty()) network_options.detectors = &file.detectors;
+  }
+
   gnn::Evaluator& engine_for(const double* tangents) {
     if (tangents && !dual_evaluator) dual_evaluator = make_evaluator(true);
     return tangents ? *dual_evaluator : *evaluator;
   }
 
   void run(const Graph& graph, GraphResult& result, Halo* halo) {
+    if ((result.member_energies || result.force_std || result.distances || result.whitened) && !info.no_uncertainty.empty()) throw std::invalid_argument(info.no_uncertainty);
     gnn::Evaluator& engine = engine_for(graph.position_tangents);
     engine.evaluate(graph, result, halo);
     flops_per_step = engine.counters().flops_per_step;
@@ -253,15 +289,16 @@ struct Potential::Implementation {
     flops_per_step = engine.counters().flops_per_step;
   }
 
-  /// One structure, by whichever way the evaluator has.
-  void run(const Structure& structure, const double* tangents, GraphResult& result) {
-    if (evaluator->finds_neighbours()) {
+  /// One structure, by whichever way the evaluator has. What only graphs bring (features) goes that way.
+  void run(const Structure& structure, const double* tangents, GraphResult& result, const double* feature_weights = nullptr) {
+    if (evaluator->finds_neighbours() && !feature_weights && !result.features && !result.feature_tangents) {
       use_elements(structure);
       run(&structure, &structure + 1, tangents, result);
       return;
     }
     Graph graph = graph_of(structure);
     graph.position_tangents = tangents;
+    graph.feature_weights = feature_weights;
     run(graph, result, nullptr);
   }
 
@@ -305,6 +342,24 @@ struct Potential::Implementation {
     }
   }
 
+  double energy_std(const double* added, std::size_t atoms) const {
+    double square = 0.0;
+    for (int k = 0; k < info.members; ++k) square += added[k] * added[k];
+    return std::sqrt(square / info.members + energy_noise * energy_noise * static_cast<double>(atoms));
+  }
+
+  /// Energies of the members of an ensemble, from what they add to each atom's: [n][members].
+  void add_members(Result& result, const double* members, std::size_t n) const {
+    std::vector<double> added(info.members);
+    for (std::size_t i = 0; i < n; ++i)
+      for (int k = 0; k < info.members; ++k) added[k] += members[i * info.members + k];
+    result.energy_std = energy_std(added.data(), n);
+    for (const double x : added) result.member_energies.push_back(result.energy + x);
+  }
+
+  /// One structure; with `feature_weights` of the weighted sum of its features instead of the energy.
+  Result evaluate(const Structure& structure, const Request& request, const double* feature_weights = nullptr);
+
   /// Evaluates structures begin .. end-1 as one graph.
   void evaluate_batch(const std::vector<Structure>& structures, std::size_t begin, std::size_t end, const Request& request,
                       std::vector<Result>& results);
@@ -338,6 +393,7 @@ Potential Potential::load(const std::filesystem::path& path, const LoadOptions& 
     network_options.head = find_head(file.heads, options.head);
     network_options.splines = options.splines;
     kept = find_kept(file.elements, options.elements);
+    made->find_detectors();
     made->assemble(options.elements.empty() ? std::vector<int>{kept.front()} : kept);
     if (const double r_max = gnn::cutoff(*made->network); std::abs(r_max - file.cutoff) > 1e-9 * file.cutoff)
       throw std::runtime_error("its cutoff is " + std::to_string(file.cutoff) + " angstrom, but r_max of its architecture " + std::to_string(r_max) +
@@ -350,6 +406,7 @@ Potential Potential::load(const std::filesystem::path& path, const LoadOptions& 
 
   ModelInfo& info = made->info;
   info.cutoff = file.cutoff;
+  info.features = gnn::features(*made->network);
   made->index_of.fill(-1);
   for (const int k : kept) {
     made->index_of[file.elements[k]] = k;
@@ -359,6 +416,9 @@ Potential Potential::load(const std::filesystem::path& path, const LoadOptions& 
   info.head = file.heads[network_options.head];
   info.architecture_json = file.architecture;
   info.provenance_json = file.provenance;
+  info.uncertainty_json = file.uncertainty;
+  info.members = gnn::members(*made->network);
+  info.whitened = gnn::whitened(*made->network);
   info.summary = gnn::summary(*made->network);
   info.backend = backend;
   made->list = NeighborList(info.cutoff, skin);
@@ -373,24 +433,43 @@ int Potential::species(int atomic_number) const {
   return implementation_->species_of[atomic_number];
 }
 
-Result Potential::evaluate(const Structure& structure, const Request& request) {
-  const std::size_t n = structure.positions.size();
+Result Potential::Implementation::evaluate(const Structure& structure, const Request& request, const double* feature_weights) {
+  const std::size_t n = structure.positions.size(), features = info.features;
   Result result;
   result.energies.resize(n);
   if (request.forces) result.forces.resize(n);
   if (request.virials) result.virials.resize(n);
+  if (request.features) result.features.resize(n * features);
+  std::vector<double> members(request.uncertainty ? n * info.members : 0);
+  if (request.uncertainty) {
+    if (!info.no_uncertainty.empty()) throw std::invalid_argument(info.no_uncertainty);
+    result.force_std.resize(n);
+    result.distances.resize(n);
+  }
   if (n > 0) {
     GraphResult out;
     out.energies = result.energies.data();
-    out.forces = data(result.forces);
+    out.forces = adatom::data(result.forces);
     out.want_virial = request.virial;
-    out.atom_virials = data(result.virials);
-    implementation_->run(structure, nullptr, out);
+    out.atom_virials = adatom::data(result.virials);
+    out.features = request.features ? result.features.data() : nullptr;
+    if (request.uncertainty) out.member_energies = members.data(), out.force_std = result.force_std.data(), out.distances = result.distances.data();
+    run(structure, nullptr, out, feature_weights);
     result.energy = sum(out.energies, n);
     if (request.virial) result.virial = symmetric(out.virial);
   }
+  if (request.uncertainty) add_members(result, members.data(), n);
   if (!request.energies) result.energies.clear();
   return result;
+}
+
+Result Potential::evaluate(const Structure& structure, const Request& request) { return implementation_->evaluate(structure, request); }
+
+Result Potential::feature_forces(const Structure& structure, const std::vector<double>& weights, const Request& request) {
+  if (weights.size() != structure.positions.size() * info().features)
+    throw std::invalid_argument(std::to_string(weights.size()) + " weights of features were given for " + std::to_string(structure.positions.size()) +
+                                " atoms with " + std::to_string(info().features) + " features each: give one for each");
+  return implementation_->evaluate(structure, request, weights.data());
 }
 
 void Potential::Implementation::evaluate_batch(const std::vector<Structure>& structures, std::size_t begin, std::size_t end, const Request& request,
@@ -406,11 +485,17 @@ void Potential::Implementation::evaluate_batch(const std::vector<Structure>& str
   std::vector<double> energies(n);
   std::vector<Vector3> forces(request.forces ? n : 0);
   std::vector<std::array<double, 9>> virials(request.virial || request.virials ? n : 0);
+  const std::size_t width = info.features;
+  std::vector<double> features(request.features ? n * width : 0);
+  if (request.uncertainty && !info.no_uncertainty.empty()) throw std::invalid_argument(info.no_uncertainty);
+  std::vector<double> members(request.uncertainty ? n * info.members : 0), force_std(request.uncertainty ? n : 0), distances(force_std.size());
   if (n > 0) {
     GraphResult out;
     out.energies = energies.data();
     out.forces = data(forces);
     out.atom_virials = data(virials);
+    out.features = request.features ? features.data() : nullptr;
+    if (request.uncertainty) out.member_energies = members.data(), out.force_std = force_std.data(), out.distances = distances.data();
     if (on_device) {
       run_on_device(structures, begin, end, out);
     } else {
@@ -429,6 +514,12 @@ void Potential::Implementation::evaluate_batch(const std::vector<Structure>& str
     if (request.energies) result.energies.assign(energies.begin() + first, energies.begin() + last);
     if (request.forces) result.forces.assign(forces.begin() + first, forces.begin() + last);
     if (request.virials) result.virials.assign(virials.begin() + first, virials.begin() + last);
+    if (request.uncertainty) {
+      result.force_std.assign(force_std.begin() + first, force_std.begin() + last);
+      result.distances.assign(distances.begin() + first, distances.begin() + last);
+      add_members(result, members.data() + first * info.members, size);
+    }
+    if (request.features) result.features.assign(features.begin() + first * width, features.begin() + last * width);
     if (request.virial) {
       // No edge joins two structures, so that the virials of its atoms add up to that of a structure.
       std::array<double, 9> total{};
@@ -453,15 +544,20 @@ std::vector<Result> Potential::evaluate(const std::vector<Structure>& structures
   return results;
 }
 
+std::vector<double> Potential::feature_tangents(const Structure& structure, const std::vector<Vector3>& v) {
+  const std::size_t n = structure.positions.size();
+  check_direction(v, n, "along which features are derived");
+  std::vector<double> tangents(n * info().features);
+  if (n == 0) return tangents;
+  GraphResult out;
+  out.feature_tangents = tangents.data();
+  implementation_->run(structure, v.front().data(), out);
+  return tangents;
+}
+
 std::vector<Vector3> Potential::hessian_vector(const Structure& structure, const std::vector<Vector3>& v) {
   const std::size_t n = structure.positions.size();
-  if (v.size() != n)
-    throw std::invalid_argument("the vector of a Hessian-vector product has " + std::to_string(v.size()) + " rows, but the structure has " +
-                                std::to_string(n) + " atoms: give one row per atom");
-  for (std::size_t i = 0; i < n; ++i)
-    for (const double x : v[i])
-      if (!std::isfinite(x))
-        throw std::invalid_argument("row " + std::to_string(i) + " (counted from 0) of the vector of a Hessian-vector product is not finite");
+  check_direction(v, n, "of a Hessian-vector product");
   std::vector<Vector3> product(n);
   if (n == 0) return product;
   GraphResult out;
@@ -505,6 +601,29 @@ MatmulError Potential::matmul_error(const Graph& graph, Halo* halo) {
     implementation_->revision_of(Implementation::Source::caller, 0);
     implementation_->run(own, result, halo);
   });
+}
+
+std::vector<std::vector<Vector3>> Potential::member_forces(const Structure& structure) {
+  Implementation& own = *implementation_;
+  if (!own.info.no_uncertainty.empty()) throw std::invalid_argument(own.info.no_uncertainty);
+  const std::vector<Vector3> forces = evaluate(structure).forces;
+  const std::vector<double>& members = own.file.detectors.at("uncertainty.members").data;  // [features][members]
+  std::vector<std::vector<Vector3>> result;
+  const std::size_t n = forces.size(), features = own.info.features, count = own.info.members;
+  std::vector<double> weights(n * features);
+  for (std::size_t k = 0; k < count; ++k) {
+    for (std::size_t i = 0; i < n; ++i)
+      for (std::size_t f = 0; f < features; ++f) weights[i * features + f] = members[f * count + k];
+    result.push_back(feature_forces(structure, weights).forces);
+    for (std::size_t i = 0; i < n; ++i)
+      for (int a = 0; a < 3; ++a) result.back()[i][a] += forces[i][a];
+  }
+  return result;
+}
+
+double Potential::energy_std(const double* member_energies, std::size_t atoms) const {
+  if (!implementation_->info.no_uncertainty.empty()) throw std::invalid_argument(implementation_->info.no_uncertainty);
+  return implementation_->energy_std(member_energies, atoms);
 }
 
 Counters Potential::counters() const {

@@ -59,6 +59,8 @@ void Trainer::Implementation::make_model() {
   if (config.model.contains("file")) {
     const std::string path = config.model.at("file");
     file = read_model(path);
+    file.uncertainty.clear();  // detectors belong to the weights that will change
+    file.detectors.clear();
     data.provenance["model"] = json::array({json{{"file", std::filesystem::path(path).filename().string()}, {"hash", datasets::file_hash(path)}}});
     add_heads(file, config.model.value("heads", std::map<std::string, std::string>()));
     for (const int z : data.elements)

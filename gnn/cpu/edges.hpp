@@ -102,7 +102,7 @@ class EdgeList {
     result.energy = 0.0;
     for (int i = 0; i < g.n_receivers; ++i) {
       const int z = g.species[i];
-      const double e = network_.energy_offset[z] + network_.scale[z] * value(energies_[i]);
+      const double e = g.feature_weights ? value(energies_[i]) : network_.energy_offset[z] + network_.scale[z] * value(energies_[i]);
       result.energy += e;
       if (result.energies) result.energies[i] = e;
     }

@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "gnn/cpu/detect.hpp"
 #include "gnn/cpu/flops.hpp"
 #include "gnn/cpu/maps.hpp"
 #include "gnn/cpu/tiles.hpp"
@@ -38,6 +39,9 @@ class CpuEvaluator final : public Evaluator {
     if constexpr (is_dual<S>)
       if (!graph.position_tangents) throw std::invalid_argument("a derivative along positions needs position_tangents");
     wanted_ = {result.forces || result.want_virial || result.atom_virials || result.force_tangents, result.want_virial, result.atom_virials != nullptr};
+    features_ = {result.features, result.feature_tangents};
+    detected_ = {result.member_energies, result.force_std, result.distances, result.whitened};
+    if (detected_.wanted() && (is_dual<S> || !network_->detectors)) throw std::invalid_argument("the network has no detectors of uncertainty");
     run(graph, {graph.position_tangents, 1.0, nullptr, nullptr}, halo);
     edges_.collect(graph, result, threads());
     flops_ = count_flops(graph);
@@ -47,6 +51,8 @@ class CpuEvaluator final : public Evaluator {
     if constexpr (is_dual<S>) {
       if (!network_->trainable) throw std::logic_error("the network was not assembled for training");
       wanted_ = {false, false, false};
+      features_ = {};
+      detected_ = {};
       loss_ = &loss;
       gradients_.clear();
       run(graph, {loss.forces, -1.0, loss.strains, loss.structure}, nullptr);
@@ -93,6 +99,7 @@ class CpuEvaluator final : public Evaluator {
   void pack() {
     layers_.clear();
     for (const Layer& layer : network_->layers) layers_.emplace_back(*network_, layer);
+    if (network_->detectors) detectors_ = PackedDetectors<T>(*network_->detectors);
   }
   int threads() const { return wanted_threads_ > 0 ? wanted_threads_ : omp_get_max_threads(); }
   int last() const { return static_cast<int>(layers_.size()) - 1; }
@@ -103,7 +110,7 @@ class CpuEvaluator final : public Evaluator {
   void run(const Graph& graph, const Tangents& tangents, Halo* halo) {
     const bool reverses = wanted_.forces || loss_;
     prepare(graph);
-    run_chunks([&](int chunk, Workspace<S>& w) { edges_.form(graph, chunk, tangents, network_->repels && !loss_, w); });
+    run_chunks([&](int chunk, Workspace<S>& w) { edges_.form(graph, chunk, tangents, network_->repels && !loss_ && !graph.feature_weights, w); });
     const auto [bad, what] = edges_.fault(graph);
     if (halo)
       halo->agree(bad, what);
@@ -337,7 +344,13 @@ class CpuEvaluator final : public Evaluator {
         for (int i = 0; i < nodes; ++i) gate<S, W>(spec.gate, pz[i], py[i]);
       }
       std::fill_n(gout, nodes * out_size, S(T(0)));
-      if (spec.has_readout)
+      if (features_.values || features_.tangents || g.feature_weights) pass_features(g, t, tile, out, gout);
+      if constexpr (!is_dual<S>)
+        if (is_last && detected_.wanted()) {
+          gather_features(tile, out, w);
+          detect<S, W, RB>(detectors_, tile.first, nodes, species, detected_, w);
+        }
+      if (spec.has_readout && !g.feature_weights)
         for (int i = 0; i < nodes; ++i) {
           Sum& energy = edges_.energy(tile.first + i);
           energy = energy + readout<S, W>(layer.readout, py[i], gout + i * out_size, seed(g, tile.first + i), reverses, buffers(), w);
@@ -353,6 +366,40 @@ class CpuEvaluator final : public Evaluator {
         reverse_tile(g, t, tile, {A, message, contracted, inverse_density}, gout, w);
       }
     });
+  }
+
+  /// Hands out the scalar features of layer t; or begins the reverse pass of their weighted sum.
+  void pass_features(const Graph& g, int t, const Tile<S>& tile, const S* out, S* gout) {
+    const std::vector<int>& scalars = layers_[t].spec->scalars;
+    const std::size_t width = network_->features(), out_size = layers_[t].spec->out_layout.size;
+    std::size_t first = 0;
+    for (int s = 0; s < t; ++s) first += layers_[s].spec->scalars.size();
+    for (int i = 0; i < tile.size(); ++i, out += out_size, gout += out_size)
+      for (std::size_t k = 0; k < scalars.size(); ++k) {
+        const std::size_t at = (tile.first + i) * width + first + k;
+        const S x = out[scalars[k]];
+        if (features_.values) features_.values[at] = value(x);
+        if constexpr (is_dual<S>)
+          if (features_.tangents) features_.tangents[at] = x.d;
+        if (g.feature_weights) {
+          gout[scalars[k]] = S(T(g.feature_weights[at]));
+          edges_.energy(tile.first + i) = edges_.energy(tile.first + i) + g.feature_weights[at] * Sum(widen(x));
+        }
+      }
+  }
+
+  /// w.scalars = the scalar features of all layers of a tile of the last, whose features are `out`.
+  void gather_features(const Tile<S>& tile, const S* out, Workspace<S>& w) {
+    S* x = need(w.scalars, std::size_t(tile.size()) * detectors_.in);
+    for (int i = 0; i < tile.size(); ++i, x += detectors_.in) {
+      S* to = x;
+      for (int t = 0; t <= last(); ++t) {
+        const std::size_t size = layers_[t].spec->out_layout.size;
+        const S* from = t == last() ? out + i * size : &states_[t + 1].h[(tile.first + i) * size];
+        for (const int offset : layers_[t].spec->scalars) *to++ = from[offset];
+      }
+      std::fill(to, x + detectors_.in, S(T(0)));
+    }
   }
 
   /// Adjoint of the energy of an atom's readouts.
@@ -574,6 +621,9 @@ class CpuEvaluator final : public Evaluator {
   GradientBuffers<T> gradients_;
   int wanted_threads_ = 0;
   Wanted wanted_;
+  PackedDetectors<T> detectors_;
+  DetectorResults detected_;
+  struct { double *values, *tangents; } features_{};  // where they are wanted
   const LossGradient* loss_ = nullptr;  // while a weights' gradient is formed
   AlignedVector<S> slot_gu_, gu_;
   std::vector<State> states_;

@@ -56,7 +56,7 @@ inline constexpr int tile_nodes = 16;  // most receivers of a tile
 
 template <class S>
 struct Workspace {
-  AlignedVector<S> record, adjoint, A, gA, B, raw_message, message, gmessage, contracted, gcontracted, features, gfeatures, phi, slopes, rows, row_slopes;
+  AlignedVector<S> record, adjoint, A, gA, B, raw_message, message, gmessage, contracted, gcontracted, features, gfeatures, phi, slopes, rows, row_slopes, scalars, detected;
   AlignedVector<S> edge_density;   ///< value and slope per edge
   std::vector<int> knot, first_edge, run_first, run_species, run_node, sender, slot, receiver;
   std::vector<const S*> x;       ///< rows of a linear map
@@ -71,7 +71,7 @@ struct Workspace {
   template <class Self, class F>
   static void for_buffers(Self& w, F f) {
     for (auto* v : {&w.record, &w.adjoint, &w.A, &w.gA, &w.B, &w.raw_message, &w.message, &w.gmessage, &w.contracted, &w.gcontracted, &w.features,
-                    &w.gfeatures, &w.phi, &w.slopes, &w.rows, &w.row_slopes, &w.edge_density})
+                    &w.gfeatures, &w.phi, &w.slopes, &w.rows, &w.row_slopes, &w.edge_density, &w.scalars, &w.detected})
       f(*v);
     for (auto* v : {&w.knot, &w.first_edge, &w.run_first, &w.run_species, &w.run_node, &w.sender, &w.slot, &w.receiver, &w.edge, &w.group}) f(*v);
     f(w.x), f(w.y), f(w.vectors), f(w.hidden);

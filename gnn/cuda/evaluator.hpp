@@ -32,6 +32,7 @@ class CudaEvaluator final : public Evaluator {
   void evaluate(const Graph& graph, GraphResult& result, Halo* halo) override {
     if constexpr (is_dual<S>)
       if (!graph.position_tangents) throw std::invalid_argument("a derivative along positions needs position_tangents");
+    refuse_features(result, graph.feature_weights);
     stream_.use();
     begin_step(graph,
                {result.forces || result.want_virial || result.atom_virials || result.force_tangents, result.want_virial, result.atom_virials != nullptr,
@@ -60,6 +61,7 @@ class CudaEvaluator final : public Evaluator {
   void evaluate_structures(const StructureView& view, std::uint64_t revision, GraphResult& result) override {
     if constexpr (is_dual<S>)
       if (!view.position_tangents) throw std::invalid_argument("a derivative along positions needs position_tangents");
+    refuse_features(result, nullptr);
     stream_.use();
     const Wanted wanted{result.forces || result.want_virial || result.atom_virials || result.force_tangents, result.want_virial,
                         result.atom_virials != nullptr, false};
@@ -151,6 +153,10 @@ class CudaEvaluator final : public Evaluator {
 
   static constexpr double least_distance = 1e-3;  ///< angstrom; no two atoms of a meaningful structure are closer
 
+  static void refuse_features(const GraphResult& result, const double* weights) {
+    if (weights || result.features || result.feature_tangents || result.member_energies || result.force_std || result.distances || result.whitened)
+      throw std::invalid_argument("features are not there on a CUDA device yet: use device=\"cpu\" for them");
+  }
   int last() const { return static_cast<int>(layers_.size()) - 1; }
 
   void pack() {

@@ -32,6 +32,11 @@ class Result:
     forces: NDArray[np.float64] | None = None  #: [n, 3], eV/angstrom
     stress: NDArray[np.float64] | None = None  #: [6], eV/angstrom^3, xx yy zz yz xz xy
     stresses: NDArray[np.float64] | None = None  #: [n, 6], eV/angstrom^3, one term per atom; their sum is `stress`
+    features: NDArray[np.float64] | None = None  #: [n, features], the scalar features of each atom, layer after layer
+    energy_std: float | None = None  #: eV, standard deviation of the energy
+    member_energies: NDArray[np.float64] | None = None  #: [members], eV, energies of the members of the ensemble
+    force_std: NDArray[np.float64] | None = None  #: [n], eV/angstrom, standard deviation of a component of each atom's force
+    distances: NDArray[np.float64] | None = None  #: [n], from the training set; 1: that of the farthest 1 % of held-out atoms
     virial: NDArray[np.float64] | None = None  #: [3, 3], eV, minus the derivative of the energy with respect to strain
 
 
@@ -100,6 +105,26 @@ class Potential:
         return self._core.info.head
 
     @property
+    def features(self) -> int:
+        """Scalar features of an atom, over all layers."""
+        return self._core.info.features
+
+    @property
+    def members(self) -> int:
+        """Members of the ensemble; 0 for a model without detectors of uncertainty."""
+        return self._core.info.members
+
+    @property
+    def no_uncertainty(self) -> str:
+        """Why the model has no detectors of uncertainty that can be used; empty if it has."""
+        return self._core.info.no_uncertainty
+
+    @property
+    def uncertainty(self) -> dict:
+        """How the detectors were fitted, and the intervals of their calibration, as the model file says; empty without."""
+        return json.loads(self._core.info.uncertainty_json or "{}")
+
+    @property
     def backend(self) -> str:
         """What runs the network, e.g. "cpu-v4"."""
         return self._core.info.backend
@@ -135,21 +160,34 @@ class Potential:
 
     @overload
     def evaluate(
-        self, atoms: Atoms, *, energies: bool = ..., forces: bool = ..., stress: bool = ..., stresses: bool = ...
+        self, atoms: Atoms, *, energies: bool = ..., forces: bool = ..., stress: bool = ..., stresses: bool = ..., features: bool = ...,
+        uncertainty: bool = ...
     ) -> Result: ...
     @overload
     def evaluate(
-        self, atoms: Iterable[Atoms], *, energies: bool = ..., forces: bool = ..., stress: bool = ..., stresses: bool = ...
+        self, atoms: Iterable[Atoms], *, energies: bool = ..., forces: bool = ..., stress: bool = ..., stresses: bool = ..., features: bool = ...,
+        uncertainty: bool = ...
     ) -> list[Result]: ...
-    def evaluate(self, atoms, *, energies: bool = True, forces: bool = True, stress: bool = True, stresses: bool = False):
+    def evaluate(
+        self,
+        atoms,
+        *,
+        energies: bool = True,
+        forces: bool = True,
+        stress: bool = True,
+        stresses: bool = False,
+        features: bool = False,
+        uncertainty: bool = False,
+    ):
         """Evaluates one structure, or many as one batch: a list gives a list of results in the same order.
 
         A structure is an `ase.Atoms`, or anything with `numbers`, `positions`, `cell` and `pbc`. Repeated calls with one structure that moves a
-        little keep its neighbour list. Without forces, stress and stresses only the (cheaper) energy is computed.
+        little keep its neighbour list. Without forces, stress and stresses only the (cheaper) energy is computed. `uncertainty` needs a model with
+        detectors (`adatom calibrate`).
 
         Raises ValueError, naming what is wrong, for elements that the model lacks, positions that are not finite, and overlapping atoms.
         """
-        request = _core.Request(energies=energies, forces=forces, virial=stress, virials=stresses)
+        request = _core.Request(energies=energies, forces=forces, virial=stress, virials=stresses, features=features, uncertainty=uncertainty)
         if _is_structure(atoms):
             return _result(self._core.evaluate(_structure(atoms), request), atoms, stress, stresses)
         batch = list(atoms)
@@ -165,6 +203,19 @@ class Potential:
         Exact (dual numbers), at a small constant times the cost of forces; the Hessian itself is never formed.
         """
         return self._core.hessian_vector(_structure(atoms), np.asarray(v, dtype=np.float64))
+
+    def member_forces(self, atoms: Atoms) -> NDArray[np.float64]:
+        """Forces of each member of the ensemble, [members, n, 3], eV/angstrom: exact derivatives of `Result.member_energies`, by a pass for each member."""
+        return self._core.member_forces(_structure(atoms))
+
+    def feature_tangents(self, atoms: Atoms, v: ArrayLike) -> NDArray[np.float64]:
+        """Derivative of the scalar features when the atoms move along `v` [n, 3]: [n, features]."""
+        return self._core.feature_tangents(_structure(atoms), np.asarray(v, dtype=np.float64))
+
+    def feature_forces(self, atoms: Atoms, weights: ArrayLike, *, stress: bool = False) -> Result:
+        """Energy, forces and stress of the sum of `weights` [n, features] times the scalar features."""
+        request = _core.Request(energies=False, forces=True, virial=stress, virials=False, features=False, uncertainty=False)
+        return _result(self._core.feature_forces(_structure(atoms), np.asarray(weights, dtype=np.float64), request), atoms, stress, False)
 
 
 def _choice(name: str, value: Any, choices: dict) -> Any:
@@ -209,5 +260,10 @@ def _result(evaluation: _core.Evaluation, atoms: Any, stress: bool, stresses: bo
         forces=evaluation.get("forces"),
         stress=_voigt(evaluation["virial"]) / -volume if stress and volume > 0 else None,
         stresses=_voigt(evaluation["virials"]) / -volume if stresses and volume > 0 else None,
+        features=evaluation.get("features"),
+        energy_std=evaluation.get("energy_std"),
+        member_energies=evaluation.get("member_energies"),
+        force_std=evaluation.get("force_std"),
+        distances=evaluation.get("distances"),
         virial=evaluation.get("virial"),
     )

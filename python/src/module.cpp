@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "adatom/potential.hpp"
+#include "adatom/uncertainty.hpp"
 
 namespace py = pybind11;
 
@@ -64,6 +65,11 @@ py::array_t<double> to_array(std::vector<double>&& values) {
   return py::array_t<double>({static_cast<py::ssize_t>(owner->size())}, owner->data(), release);
 }
 
+py::array_t<double> to_matrix(std::vector<double>&& values, int columns) {
+  const py::ssize_t rows = columns ? static_cast<py::ssize_t>(values.size()) / columns : 0;
+  return to_array(std::move(values)).reshape({rows, static_cast<py::ssize_t>(columns)});
+}
+
 Structure to_structure(const Array<int>& numbers, const Array<double>& positions, const Array<double>& cell, const std::array<bool, 3>& pbc) {
   if (numbers.ndim() != 1) throw py::value_error("numbers has " + std::to_string(numbers.ndim()) + " dimensions, expected 1");
   check_shape("positions", positions, {numbers.shape(0), 3});
@@ -77,13 +83,20 @@ Structure to_structure(const Array<int>& numbers, const Array<double>& positions
   return structure;
 }
 
-py::dict to_dict(Result&& result, const adatom::Request& request) {
+py::dict to_dict(Result&& result, const adatom::Request& request, int features) {
   py::dict dict;
   dict["energy"] = result.energy;
   if (request.energies) dict["energies"] = to_array(std::move(result.energies));
   if (request.forces) dict["forces"] = to_array(std::move(result.forces), {3});
   if (request.virial) dict["virial"] = py::array_t<double>({3, 3}, result.virial.data());
   if (request.virials) dict["virials"] = to_array(std::move(result.virials), {3, 3});
+  if (request.uncertainty) {
+    dict["energy_std"] = result.energy_std;
+    dict["member_energies"] = to_array(std::move(result.member_energies));
+    dict["force_std"] = to_array(std::move(result.force_std));
+    dict["distances"] = to_array(std::move(result.distances));
+  }
+  if (request.features) dict["features"] = to_matrix(std::move(result.features), features);
   return dict;
 }
 
@@ -130,20 +143,25 @@ PYBIND11_MODULE(_core, m) {
   py::enum_<adatom::Precision>(m, "Precision").value("float32", adatom::Precision::float32).value("float64", adatom::Precision::float64);
 
   py::class_<adatom::Request>(m, "Request")
-      .def(py::init([](bool energies, bool forces, bool virial, bool virials) {
-             return adatom::Request{energies, forces, virial, virials};
+      .def(py::init([](bool energies, bool forces, bool virial, bool virials, bool features, bool uncertainty) {
+             return adatom::Request{energies, forces, virial, virials, features, uncertainty};
            }),
-           py::kw_only(), py::arg("energies"), py::arg("forces"), py::arg("virial"), py::arg("virials"));
+           py::kw_only(), py::arg("energies"), py::arg("forces"), py::arg("virial"), py::arg("virials"), py::arg("features"),
+           py::arg("uncertainty"));
 
   py::class_<Structure>(m, "Structure").def(py::init(&to_structure), py::arg("numbers"), py::arg("positions"), py::arg("cell"), py::arg("pbc"));
 
   py::class_<adatom::ModelInfo>(m, "ModelInfo")
       .def_readonly("cutoff", &adatom::ModelInfo::cutoff)
+      .def_readonly("features", &adatom::ModelInfo::features)
+      .def_readonly("members", &adatom::ModelInfo::members)
       .def_readonly("elements", &adatom::ModelInfo::elements)
       .def_readonly("heads", &adatom::ModelInfo::heads)
       .def_readonly("head", &adatom::ModelInfo::head)
       .def_readonly("architecture_json", &adatom::ModelInfo::architecture_json)
       .def_readonly("provenance_json", &adatom::ModelInfo::provenance_json)
+      .def_readonly("no_uncertainty", &adatom::ModelInfo::no_uncertainty)
+      .def_readonly("uncertainty_json", &adatom::ModelInfo::uncertainty_json)
       .def_readonly("backend", &adatom::ModelInfo::backend)
       .def_readonly("summary", &adatom::ModelInfo::summary);
 
@@ -164,7 +182,7 @@ PYBIND11_MODULE(_core, m) {
       .def(
           "evaluate",
           [](LockedPotential& self, const Structure& structure, const adatom::Request& request) {
-            return to_dict(self.run([&](adatom::Potential& potential) { return potential.evaluate(structure, request); }), request);
+            return to_dict(self.run([&](adatom::Potential& potential) { return potential.evaluate(structure, request); }), request, self.info().features);
           },
           py::arg("structure"), py::arg("request"))
       .def(
@@ -172,7 +190,7 @@ PYBIND11_MODULE(_core, m) {
           [](LockedPotential& self, const std::vector<Structure>& structures, const adatom::Request& request) {
             py::list dicts;
             for (Result& result : self.run([&](adatom::Potential& potential) { return potential.evaluate(structures, request); }))
-              dicts.append(to_dict(std::move(result), request));
+              dicts.append(to_dict(std::move(result), request, self.info().features));
             return dicts;
           },
           py::arg("structures"), py::arg("request"))
@@ -191,10 +209,53 @@ PYBIND11_MODULE(_core, m) {
             return to_array(self.run([&](adatom::Potential& potential) { return potential.hessian_vector(structure, rows); }), {3});
           },
           py::arg("structure"), py::arg("v"))
+      .def(
+          "feature_tangents",
+          [](LockedPotential& self, const Structure& structure, const Array<double>& v) {
+            check_shape("v", v, {static_cast<py::ssize_t>(structure.numbers.size()), 3});
+            const std::vector<Vector3> rows = to_rows(v);
+            return to_matrix(self.run([&](adatom::Potential& potential) { return potential.feature_tangents(structure, rows); }), self.info().features);
+          },
+          py::arg("structure"), py::arg("v"))
+      .def(
+          "feature_forces",
+          [](LockedPotential& self, const Structure& structure, const Array<double>& weights, const adatom::Request& request) {
+            check_shape("weights", weights, {static_cast<py::ssize_t>(structure.numbers.size()), static_cast<py::ssize_t>(self.info().features)});
+            const std::vector<double> a(weights.data(), weights.data() + weights.size());
+            return to_dict(self.run([&](adatom::Potential& potential) { return potential.feature_forces(structure, a, request); }), request,
+                           self.info().features);
+          },
+          py::arg("structure"), py::arg("weights"), py::arg("request"))
+      .def(
+          "member_forces",
+          [](LockedPotential& self, const Structure& structure) {
+            const auto forces = self.run([&](adatom::Potential& potential) { return potential.member_forces(structure); });
+            py::array_t<double> array({forces.size(), structure.numbers.size(), std::size_t(3)});
+            double* to = array.mutable_data();
+            for (const auto& member : forces) to = std::copy_n(reinterpret_cast<const double*>(member.data()), 3 * member.size(), to);
+            return array;
+          },
+          py::arg("structure"))
       .def("counters", [](LockedPotential& self) { return self.run([](adatom::Potential& potential) { return potential.counters(); }); })
       .def(
           "set_threads", [](LockedPotential& self, int threads) { self.run([&](adatom::Potential& potential) { potential.set_threads(threads); }); },
           py::arg("threads"));
+
+  // Detectors of uncertainty, which adatom.uncertainty fits.
+  m.def(
+      "write_detectors",
+      [](const std::filesystem::path& from, const std::filesystem::path& to, const std::string& description, const std::map<std::string, Array<double>>& tensors) {
+        std::map<std::string, adatom::DetectorTensor> all;
+        for (const auto& [name, array] : tensors) {
+          adatom::DetectorTensor& tensor = all[name];
+          for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) tensor.shape.push_back(static_cast<std::size_t>(array.shape(axis)));
+          tensor.data.assign(array.data(), array.data() + array.size());
+        }
+        adatom::write_detectors(from, to, description, all);
+      },
+      py::arg("from"), py::arg("to"), py::arg("description"), py::arg("tensors"), "Copies a model file with other detectors; none if `description` is empty.");
+  m.def(
+      "network_hash", [](const std::filesystem::path& file) { return adatom::network_hash(file); }, py::arg("file"));
 
   bind_datasets(m);
 }

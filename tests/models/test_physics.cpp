@@ -194,21 +194,62 @@ TEST_CASE("translation, rotation, reflection, permutation") {
   }
 }
 
+TEST_CASE("features: products with their Jacobian, and rotations") {
+  for (const std::string& name : names()) {
+    INFO(name);
+    Potential p = load(name, Precision::float64, false);
+    const Structure s = structure_of(name, "triclinic");
+    const std::size_t n = s.positions.size(), width = p.info().features;
+    REQUIRE(width > 0);
+    const auto v = random_vectors(n, 7);
+    const Request only_features{false, false, false, false, true};
+    const std::vector<double> tangents = p.feature_tangents(s, v);
+    const double h = 1e-5;
+    const auto plus = p.evaluate(moved(s, v, h), only_features).features, minus = p.evaluate(moved(s, v, -h), only_features).features;
+    REQUIRE(plus.size() == n * width);
+    REQUIRE(tangents.size() == n * width);
+    double scale = 1.0;
+    for (const double x : tangents) scale = std::max(scale, std::abs(x));
+    for (std::size_t k = 0; k < n * width; ++k) CHECK(std::abs((plus[k] - minus[k]) / (2 * h) - tangents[k]) < 1e-6 * scale);
+
+    std::mt19937 generator(8);
+    std::normal_distribution<double> normal;
+    std::vector<double> weights(n * width);
+    for (double& x : weights) x = normal(generator);
+    const auto features = p.evaluate(s, only_features).features;
+    double energy = 0.0, along = 0.0;
+    for (std::size_t k = 0; k < n * width; ++k) energy += weights[k] * features[k], along += weights[k] * tangents[k];
+    const Result weighted = p.feature_forces(s, weights, {true, true, true, false, false});
+    CHECK(weighted.energy == Approx(energy).epsilon(1e-12).margin(1e-12));
+    CHECK(-dot(weighted.forces, v) == Approx(along).epsilon(1e-9).margin(1e-9 * scale));
+    CHECK_THROWS_WITH(p.feature_forces(s, {1.0}), Catch::Contains("weights of features"));
+    CHECK_THROWS_WITH(p.feature_tangents(s, {}), Catch::Contains("0 rows"));
+
+    Structure turned = s;  // x y z -> y z x
+    for (Vector3& x : turned.positions) x = {x[1], x[2], x[0]};
+    for (Vector3& x : turned.cell) x = {x[1], x[2], x[0]};
+    std::swap(turned.pbc[0], turned.pbc[1]), std::swap(turned.pbc[1], turned.pbc[2]);
+    const auto rotated = p.evaluate(turned, only_features).features;
+    for (std::size_t k = 0; k < n * width; ++k) CHECK(rotated[k] == Approx(features[k]).epsilon(1e-9).margin(1e-10));
+  }
+}
+
 TEST_CASE("the same bits for any number of threads") {
   for (const Precision precision : {Precision::float32, Precision::float64})
     for (const std::string& name : names()) {
       INFO(name);
       const Structure s = structure_of(name, "mixed");
-      const Result one = load(name, precision, true, 1).evaluate(s, {true, true, true, true});
+      const Result one = load(name, precision, true, 1).evaluate(s, {true, true, true, true, true});
       for (const int threads : {2, 3, 5}) {
         Potential p = load(name, precision, true, threads);
         for (int repeat = 0; repeat < 2; ++repeat) {
-          const Result many = p.evaluate(s, {true, true, true, true});
+          const Result many = p.evaluate(s, {true, true, true, true, true});
           CHECK(many.energy == one.energy);
           CHECK(many.energies == one.energies);
           CHECK(many.forces == one.forces);
           CHECK(many.virial == one.virial);
           CHECK(many.virials == one.virials);
+          CHECK(many.features == one.features);
         }
       }
     }
@@ -220,13 +261,15 @@ TEST_CASE("a batch is its structures") {
     Potential p = load(name, Precision::float64, true, 2);
     std::vector<Structure> all;
     for (const ReferenceValues& r : reference_model(name).heads.begin()->second) all.push_back(reference_structures().at(r.structure));
-    const auto results = p.evaluate(all, {true, true, true, true});
+    const auto results = p.evaluate(all, {true, true, true, true, true});
     REQUIRE(results.size() == all.size());
     for (std::size_t k = 0; k < all.size(); ++k) {
-      const Result single = p.evaluate(all[k], {true, true, true, true});
+      const Result single = p.evaluate(all[k], {true, true, true, true, true});
       CHECK(results[k].energy == Approx(single.energy).epsilon(1e-12).margin(1e-12));
       CHECK(largest_difference(results[k].forces, single.forces) < 1e-10);
       for (int a = 0; a < 9; ++a) CHECK(results[k].virial[a] == Approx(single.virial[a]).epsilon(1e-9).margin(1e-9));
+      REQUIRE(results[k].features.size() == single.features.size());
+      for (std::size_t x = 0; x < single.features.size(); ++x) CHECK(results[k].features[x] == Approx(single.features[x]).epsilon(1e-9).margin(1e-9));
     }
   }
 }

@@ -110,6 +110,9 @@ std::unique_ptr<Evaluator> make_cuda_evaluator(std::shared_ptr<const Network>, S
 
 std::string cuda_backend_name() { throw std::runtime_error("device cuda cannot be used: it is not there"); }
 double cutoff(const Network& network) { return network.r_max; }
+int features(const Network&) { return 0; }
+int members(const Network&) { return 0; }
+int whitened(const Network&) { return 0; }
 std::string summary(const Network&) { return "pair potential"; }
 
 }  // namespace adatom::gnn

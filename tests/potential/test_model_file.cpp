@@ -18,7 +18,7 @@ using Catch::Contains;
 namespace {
 
 void check_equal(const ModelFile& a, const ModelFile& b) {
-  CHECK(a.format_version == b.format_version);
+  CHECK(a.uncertainty == b.uncertainty);
   CHECK(a.architecture == b.architecture);
   CHECK(a.elements == b.elements);
   CHECK(a.cutoff == b.cutoff);
@@ -113,7 +113,8 @@ TEST_CASE("model file: what is not written") {
   std::string message;
   SECTION("wrong size") { model.tensors["strength"].shape = {4}, message = "tensor 'strength' has 3 values, but its shape needs 4"; }
   SECTION("NaN") { model.tensors["strength"].data[1] = std::nan(""), message = "tensor 'strength' has the value nan at index 1"; }
-  SECTION("version") { model.format_version = 2, message = "format_version is 2"; }
+  SECTION("detectors without description") { model.detectors["uncertainty.mean"] = {{1}, {0.0}}, message = "no description of them"; }
+  SECTION("detector among the weights") { model.tensors["uncertainty.mean"] = {{1}, {0.0}}, message = "has the name of a detector"; }
   SECTION("no element") { model.elements.clear(), message = "list of elements is empty"; }
   SECTION("element") { model.elements[1] = 119, message = "atomic number 119"; }
   SECTION("element twice") { model.elements[1] = 8, message = "its elements have O twice"; }

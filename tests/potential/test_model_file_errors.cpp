@@ -128,7 +128,7 @@ TEST_CASE("model file errors: header and metadata") {
   std::vector<std::string> messages;
   SECTION("another program") { metadata["format"] = "pt", messages = {"of another program (its metadata has format = 'pt'"}; }
   SECTION("metadata of another type") { metadata["format"] = 3, messages = {"of another program"}; }
-  SECTION("newer") { metadata["format_version"] = "2", messages = {"format_version is 2, this Adatom reads up to 1", "update Adatom"}; }
+  SECTION("newer") { metadata["format_version"] = "3", messages = {"format_version is 3, this Adatom reads up to 2", "update Adatom"}; }
   SECTION("no version") { metadata.erase("format_version"), messages = {"format_version is ''"}; }
   SECTION("version") { metadata["format_version"] = "1.0", messages = {"format_version is '1.0', expected a number"}; }
   SECTION("version zero") { metadata["format_version"] = "0", messages = {"format_version is '0'"}; }

@@ -57,6 +57,7 @@ def folder(tmp_path_factory, model_file):
     (script,) = (text for language, text in blocks("README.md") if language == "toml")
     (folder / "config.toml").write_text(script)
     shutil.copy(ROOT / "tests/data/3bpa_sample.extxyz", folder / "train.extxyz")
+    shutil.copy(ROOT / "tests/data/3bpa_sample.extxyz", folder / "valid.extxyz")
     shutil.copy(ROOT / "tests/data/3bpa_isolated_atoms.extxyz", folder / "isolated_atoms.extxyz")
     (script,) = (text for language, text in blocks("README.md") if language == "lammps")
     (folder / "in.copper").write_text(script)
@@ -133,3 +134,12 @@ def test_every_block_is_covered():
     for name in set(re.findall(r"`((?:docs|examples|benchmarks|lammps_plugin)/[\w/.]*)`|\]\(([\w/.]+)\)", text)):
         path = next(filter(None, name))
         assert (ROOT / path).exists(), f"README.md names {path}, which does not exist"
+
+
+def test_links_lead_somewhere():
+    """Relative links of all pages."""
+    pages = [p for p in ROOT.rglob("*.md") if not any(part.startswith(".") or part == "build" for part in p.relative_to(ROOT).parts)]
+    assert len(pages) > 10
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#\s]+)[)#]", page.read_text()):
+            assert "://" in target or (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}, which does not exist"

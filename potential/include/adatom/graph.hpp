@@ -29,6 +29,9 @@ struct Graph {
   const double* positions = nullptr;         ///< [n_nodes][3], angstrom
   /// Optional: the direction of a derivative along positions, [n_nodes][3]. With it `GraphResult::force_tangents` is computed.
   const double* position_tangents = nullptr;
+  /// Optional: weights a_ik of the nodes' features, [n_receivers][Evaluator::features]. With it forces and virials are those of sum_ik a_ik x_ik instead of
+  /// the energy's: a product of the features' Jacobian from the left.
+  const double* feature_weights = nullptr;
 };
 
 /// What one evaluation writes. The caller owns every array; null arrays are not computed (forces and virials share the reverse pass).
@@ -40,6 +43,12 @@ struct GraphResult {
   double virial[9] = {};            ///< eV, W_ab = -sum over edges of r_a dE/dr_b, row major; stress = -W / volume
   double* atom_virials = nullptr;   ///< [n_nodes][9], eV: half of each edge's virial on its sender, half on its receiver; not symmetrised
   double* force_tangents = nullptr; ///< [n_nodes][3], derivative of the forces along position_tangents: -(Hessian . v)
+  double* member_energies = nullptr;  ///< [n_receivers][members], eV: what each member of the ensemble adds to the atom's energy
+  double* force_std = nullptr;        ///< [n_receivers], eV/angstrom: standard deviation of a component of the force
+  double* distances = nullptr;        ///< [n_receivers], of the features from the training set; 1: that of the farthest 1 % of held-out atoms
+  double* whitened = nullptr;         ///< [n_receivers][ModelInfo::whitened], features of mean square 1 over the training set, divided by the scale of distances
+  double* features = nullptr;         ///< [n_receivers][features], the scalar features of each node, layer after layer
+  double* feature_tangents = nullptr; ///< the same, their derivative along position_tangents
 };
 
 /// Connects the rows of ghosts with their owners in a decomposed system. Rows are raw bytes: `row_bytes` per node, `n_nodes` rows.

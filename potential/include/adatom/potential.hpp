@@ -40,6 +40,8 @@ struct Request {
   bool forces = true;
   bool virial = false;   ///< and with it the stress, if the cell has a volume
   bool virials = false;  ///< per atom
+  bool features = false;  ///< per atom
+  bool uncertainty = false;  ///< of the energy, and per atom; needs a model with detectors
 };
 
 struct Result {
@@ -48,6 +50,11 @@ struct Result {
   std::vector<Vector3> forces;                 ///< [n], eV/angstrom
   std::array<double, 9> virial{};              ///< eV, row major; symmetric
   std::vector<std::array<double, 9>> virials;  ///< [n], eV; see GraphResult::atom_virials
+  double energy_std = 0.0;                     ///< eV, standard deviation of the energy
+  std::vector<double> member_energies;         ///< [ModelInfo::members], eV, energies of the members of the ensemble
+  std::vector<double> force_std;               ///< [n], eV/angstrom, standard deviation of a component of the atom's force
+  std::vector<double> distances;               ///< [n], of the atom's features from the training set; 1: that of the farthest 1 % of held-out atoms
+  std::vector<double> features;                ///< [n][ModelInfo::features], the scalar features of each atom, layer after layer
 };
 
 /// Stress -W / V in ASE's Voigt order, eV/angstrom^3, from Result::virial and the cell. Throws std::invalid_argument if the cell has no volume.
@@ -56,11 +63,16 @@ ADATOM_EXPORT std::array<double, 6> stress(const std::array<double, 9>& virial, 
 /// Facts about a loaded model.
 struct ModelInfo {
   double cutoff = 0.0;        ///< angstrom
+  int features = 0;           ///< scalar features of an atom, over all layers
+  int members = 0;            ///< of the ensemble; 0 without detectors of uncertainty
+  int whitened = 0;           ///< whitened features of an atom; 0 without detectors
+  std::string no_uncertainty; ///< why there are no detectors, and what to do; empty if there are
   std::vector<int> elements;  ///< atomic numbers that this instance evaluates
   std::vector<std::string> heads;
   std::string head;               ///< the one in use
   std::string architecture_json;  ///< as in the file
   std::string provenance_json;    ///< as in the file
+  std::string uncertainty_json;   ///< as in the file; empty without detectors
   std::string backend;            ///< e.g. "cpu-v4"
   std::string summary;            ///< e.g. "mace, 2 layers, 128x0e, l_max 3, correlation 3"
 };
@@ -96,6 +108,17 @@ class ADATOM_EXPORT Potential {
 
   /// Hessian times v, eV/angstrom^2 * unit of v; v has one row per atom. Exact (dual numbers), any precision.
   std::vector<Vector3> hessian_vector(const Structure& structure, const std::vector<Vector3>& v);
+
+  /// Products with the Jacobian of the scalar features x_ik, from the right and from the left. The first: their derivative when the atoms move along v
+  /// [n], as [n][features]. The second: forces and virial of the energy sum_ik a_ik x_ik, for a given as [n][features].
+  std::vector<double> feature_tangents(const Structure& structure, const std::vector<Vector3>& v);
+  Result feature_forces(const Structure& structure, const std::vector<double>& weights, const Request& request = {});
+
+  /// Forces of each member of the ensemble, [members][n], eV/angstrom: minus the exact derivatives of Result::member_energies. One pass for each member.
+  std::vector<std::vector<Vector3>> member_forces(const Structure& structure);
+
+  /// Standard deviation of an energy, eV, from what the members of the ensemble add to it (n numbers of ModelInfo::members), for this many atoms.
+  double energy_std(const double* member_energies, std::size_t atoms) const;
 
   /// The engine under all of the above, for callers that have their own neighbour lists and domain decomposition (LAMMPS).
   /// `halo` may be null when the graph has no ghosts.

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import typer
 
-from adatom.cli import bench, data, evaluate, import_model, info, relax, train
+from adatom.cli import bench, calibrate, data, evaluate, import_model, info, relax, train
 
 app = typer.Typer(
     name="adatom",
-    help="Machine-learned interatomic potentials: train, inspect, import, evaluate, relax, benchmark; data sets.",
+    help="Machine-learned interatomic potentials: train, calibrate, inspect, import, evaluate, relax, benchmark; data sets.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -20,6 +20,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("relax")(relax.relax)
 app.command("bench")(bench.bench)
 app.command("train")(train.train)
+app.command("calibrate")(calibrate.calibrate)
 app.add_typer(data.app, name="data")
 
 

@@ -14,7 +14,7 @@ Units: eV, angstrom, eV/angstrom; stress in eV/angstrom^3 with ASE's sign, Voigt
 
 from __future__ import annotations
 
-from adatom._core import DataError, Frame, LabelKeys
+from adatom._core import DataError, Frame, LabelKeys, fingerprint_distance
 from adatom.datasets.cache import Cache
 from adatom.datasets.conversion import convert
 from adatom.datasets.reports import Finding, Report, examine
@@ -34,6 +34,7 @@ __all__ = [
     "convert",
     "detect_format",
     "examine",
+    "fingerprint_distance",
     "frame_from_atoms",
     "frame_to_atoms",
     "label_keys",

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "fix_guard.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+
+#include "adatom/elements.hpp"
+#include "pair_adatom.hpp"
+
+#include <atom.h>
+#include <comm.h>
+#include <domain.h>
+#include <error.h>
+#include <timer.h>
+#include <update.h>
+
+namespace LAMMPS_NS {
+
+FixGuard::FixGuard(LAMMPS* lammps, int narg, char** arg) : Fix(lammps, narg, arg) {
+  if (narg < 4) error->all(FLERR, "fix adatom/guard has the form 'fix ID group adatom/guard N [distance X] [force X] [energy X] [action A] [file F] [novelty X]'");
+  nevery = utils::inumeric(FLERR, arg[3], false, lmp);
+  if (nevery < 1) error->all(FLERR, "fix adatom/guard: N is '" + std::string(arg[3]) + "', expected a number of steps from 1 on");
+  bool novelty_given = false;
+  for (int k = 4; k < narg; k += 2) {
+    const std::string key = arg[k];
+    if (k + 1 == narg) error->all(FLERR, "fix adatom/guard: '" + key + "' at the end of the command has no value");
+    const std::string value = arg[k + 1];
+    const auto positive = [&] {
+      const double x = utils::numeric(FLERR, value, false, lmp);
+      if (!(x > 0.0)) error->all(FLERR, "fix adatom/guard: " + key + " is '" + value + "', expected a number above zero");
+      return x;
+    };
+    if (key == "distance") {
+      distance_ = positive();
+    } else if (key == "force") {
+      force_ = positive();
+    } else if (key == "energy") {
+      energy_ = positive();
+    } else if (key == "novelty") {
+      novelty_ = positive();
+      novelty_given = true;
+    } else if (key == "file") {
+      file_ = value;
+    } else if (key == "action") {
+      if (value == "none") action_ = Action::none;
+      else if (value == "warn") action_ = Action::warn;
+      else if (value == "halt") action_ = Action::halt;
+      else error->all(FLERR, "fix adatom/guard: action is '" + value + "', expected none, warn or halt");
+    } else {
+      error->all(FLERR, "fix adatom/guard: unknown keyword '" + key + "', expected distance, force, energy, action, file or novelty");
+    }
+  }
+  if (std::isinf(distance_) && std::isinf(force_) && std::isinf(energy_))
+    error->all(FLERR, "fix adatom/guard: no threshold: give at least one of distance, force, energy (distance 1.5 is a good beginning)");
+  if (novelty_given && file_.empty()) error->all(FLERR, "fix adatom/guard: novelty says which configurations go to a file, but there is no file");
+  scalar_flag = vector_flag = 1;
+  size_vector = 6;
+  extscalar = extvector = 0;
+  global_freq = nevery;
+  restart_global = 1;
+}
+
+int FixGuard::setmask() { return FixConst::END_OF_STEP | FixConst::MIN_POST_FORCE; }
+
+void FixGuard::init() { pair_ = PairAdatom::with_uncertainty(lmp, "fix adatom/guard"); }
+
+void FixGuard::min_post_force(int) {
+  if (update->ntimestep % nevery == 0) check();
+}
+
+/// Trips, configurations written, energy, force and distance at the last check, step of the last trip.
+double FixGuard::compute_vector(int k) {
+  const double values[6] = {static_cast<double>(trips_), static_cast<double>(written_), last_[0], last_[1], last_[2], static_cast<double>(last_trip_)};
+  return values[k];
+}
+
+/// Collective. The first own atom with the largest value; of several ranks the atom with the lowest tag.
+FixGuard::Worst FixGuard::worst_by(const std::vector<double>& values) const {
+  Worst worst;
+  for (int i = 0; i < atom->nlocal; ++i)
+    if ((atom->mask[i] & groupbit) && (worst.own < 0 || values[i] > worst.value)) worst = {values[i], 0, i, 0};
+  const double mine = worst.own < 0 ? -1.0 : worst.value;
+  MPI_Allreduce(&mine, &worst.value, 1, MPI_DOUBLE, MPI_MAX, world);
+  const bool candidate = worst.own >= 0 && mine == worst.value;
+  const int rank = candidate ? comm->me : comm->nprocs;
+  int owner;
+  MPI_Allreduce(&rank, &owner, 1, MPI_INT, MPI_MIN, world);
+  if (owner != comm->me) worst.own = -1;
+  if (owner == comm->nprocs) return {};  // the group is empty
+  bigint tag = worst.own >= 0 ? (atom->tag_enable ? atom->tag[worst.own] : worst.own + 1) : 0;
+  int element = worst.own >= 0 ? pair_->atomic_number(worst.own) : 0;
+  MPI_Bcast(&tag, 1, MPI_LMP_BIGINT, owner, world);
+  MPI_Bcast(&element, 1, MPI_INT, owner, world);
+  worst.tag = static_cast<tagint>(tag);
+  worst.element = element;
+  return worst;
+}
+
+void FixGuard::check() {
+  if (update->ntimestep == last_check_ && update->whichflag == 1) return;  // the first step of a second run
+  last_check_ = update->ntimestep;
+  const auto& u = pair_->uncertainty();
+  if (u.step != update->ntimestep) error->all(FLERR, "fix adatom/guard: no uncertainties for step " + std::to_string(update->ntimestep));
+  const Worst by_force = worst_by(u.force_std), by_distance = worst_by(u.distances);
+  last_[0] = u.energy_std, last_[1] = by_force.value, last_[2] = by_distance.value;
+  const bool far = last_[2] > distance_, unsure = last_[1] > force_, unsure_of_energy = last_[0] > energy_;
+  if (!(far || unsure || unsure_of_energy)) return;
+  ++trips_;
+  last_trip_ = update->ntimestep;
+  const Worst& worst = far || !unsure ? by_distance : by_force;
+  std::string why;
+  const auto add = [&](const std::string& what) { why += (why.empty() ? "" : ", ") + what; };
+  if (far) add(fmt::format("distance {:.3g} of atom {} > {:.3g}", last_[2], by_distance.tag, distance_));
+  if (unsure) add(fmt::format("force std {:.3g} of atom {} > {:.3g}", last_[1], by_force.tag, force_));
+  if (unsure_of_energy) add(fmt::format("energy std {:.3g} > {:.3g}", last_[0], energy_));
+  if (comm->me == 0 && action_ != Action::none)
+    error->warning(FLERR, fmt::format("fix adatom/guard: step {}: {}{}", update->ntimestep, why, action_ == Action::halt ? "; halting the run" : ""));
+  if (!file_.empty() && is_new(worst)) write_frame(why);
+  if (action_ == Action::halt) timer->force_timeout();
+}
+
+/// Collective. Compares the whitened features of the worst atom with those of earlier frames, in the units of distances.
+bool FixGuard::is_new(const Worst& worst) {
+  Seen now{worst.element, pair_->whitened(worst.own)};  // empty but on its owner
+  const int mine = now.whitened.empty() ? comm->nprocs : comm->me;
+  int owner, size = static_cast<int>(now.whitened.size());
+  MPI_Allreduce(&mine, &owner, 1, MPI_INT, MPI_MIN, world);
+  if (owner == comm->nprocs) return true;  // no atom to compare with
+  MPI_Bcast(&size, 1, MPI_INT, owner, world);
+  now.whitened.resize(size);
+  MPI_Bcast(now.whitened.data(), size, MPI_DOUBLE, owner, world);
+  for (const Seen& other : seen_) {
+    if (other.element != now.element || other.whitened.size() != now.whitened.size()) continue;
+    double square = 0.0;
+    for (int k = 0; k < size; ++k) square += (now.whitened[k] - other.whitened[k]) * (now.whitened[k] - other.whitened[k]);
+    if (std::sqrt(square / size) < novelty_) return false;
+  }
+  seen_.push_back(std::move(now));
+  return true;
+}
+
+/// Collective: extended xyz in angstrom and eV, atoms in the order of their tags. Predictions have names that nobody takes for labels.
+void FixGuard::write_frame(const std::string& why) {
+  constexpr int columns = 10;
+  const auto& units = pair_->units();
+  const auto& u = pair_->uncertainty();
+  std::vector<double> mine, all;
+  for (int i = 0; i < atom->nlocal; ++i) {
+    if (!pair_->atomic_number(i)) continue;
+    mine.push_back(static_cast<double>(atom->tag_enable ? atom->tag[i] : i));
+    mine.push_back(pair_->atomic_number(i));
+    for (int k = 0; k < 3; ++k) mine.push_back(atom->x[i][k] / units.angstrom);
+    for (int k = 0; k < 3; ++k) mine.push_back(atom->f[i][k] * units.angstrom / units.electronvolt);
+    mine.push_back(u.force_std[i] * units.angstrom / units.electronvolt);
+    mine.push_back(u.distances[i]);
+  }
+  const int count = static_cast<int>(mine.size());
+  std::vector<int> counts(comm->nprocs), first(comm->nprocs + 1);
+  MPI_Gather(&count, 1, MPI_INT, counts.data(), 1, MPI_INT, 0, world);
+  for (int rank = 0; rank < comm->nprocs; ++rank) first[rank + 1] = first[rank] + counts[rank];
+  if (comm->me == 0) all.resize(first.back());
+  MPI_Gatherv(mine.data(), count, MPI_DOUBLE, all.data(), counts.data(), first.data(), MPI_DOUBLE, 0, world);
+
+  std::string trouble;
+  if (comm->me == 0) {
+    std::vector<const double*> rows;
+    for (std::size_t k = 0; k < all.size(); k += columns) rows.push_back(&all[k]);
+    std::sort(rows.begin(), rows.end(), [](const double* a, const double* b) { return a[0] < b[0]; });
+    const double a = units.angstrom;
+    std::string text = fmt::format(
+        "{}\nLattice=\"{:.10g} 0 0 {:.10g} {:.10g} 0 {:.10g} {:.10g} {:.10g}\" "
+        "Properties=species:S:1:pos:R:3:adatom_forces:R:3:adatom_force_std:R:1:adatom_distance:R:1 "
+        "pbc=\"{} {} {}\" step={} adatom_energy_std={:.8g} reason=\"{}\"\n",
+        rows.size(), domain->xprd / a, domain->xy / a, domain->yprd / a, domain->xz / a, domain->yz / a, domain->zprd / a, domain->xperiodic ? "T" : "F",
+        domain->yperiodic ? "T" : "F", domain->zperiodic ? "T" : "F", update->ntimestep, u.energy_std / units.electronvolt, why);
+    for (const double* r : rows)
+      text += fmt::format("{} {:.10g} {:.10g} {:.10g} {:.8g} {:.8g} {:.8g} {:.6g} {:.6g}\n", adatom::element_symbol(static_cast<int>(r[1])), r[2], r[3], r[4],
+                          r[5], r[6], r[7], r[8], r[9]);
+    // Appended in one write, so that a run that is killed leaves whole frames.
+    std::FILE* file = std::fopen(file_.c_str(), "a");
+    const bool failed = !file || std::fwrite(text.data(), 1, text.size(), file) != text.size() || std::fflush(file) != 0;
+    if (failed) trouble = std::strerror(errno);
+    if (file && std::fclose(file) != 0 && trouble.empty()) trouble = std::strerror(errno);
+  }
+  int failed = trouble.empty() ? 0 : 1;
+  MPI_Bcast(&failed, 1, MPI_INT, 0, world);
+  if (failed) error->all(FLERR, "fix adatom/guard: cannot write to " + file_ + ": " + (trouble.empty() ? "see the first rank's message" : trouble));
+  ++written_;
+}
+
+double FixGuard::memory_usage() {
+  double bytes = 0.0;
+  for (const Seen& s : seen_) bytes += static_cast<double>(sizeof(Seen) + sizeof(double) * s.whitened.capacity());
+  return bytes;
+}
+
+// The counts and what was seen go on in a restarted run, so that the file gets no configuration twice.
+void FixGuard::write_restart(FILE* file) {
+  if (comm->me) return;
+  std::vector<double> values = {static_cast<double>(trips_), static_cast<double>(written_), static_cast<double>(last_trip_), static_cast<double>(seen_.size())};
+  for (const Seen& s : seen_) {
+    values.push_back(s.element);
+    values.push_back(static_cast<double>(s.whitened.size()));
+    values.insert(values.end(), s.whitened.begin(), s.whitened.end());
+  }
+  const int bytes = static_cast<int>(values.size() * sizeof(double));
+  std::fwrite(&bytes, sizeof(int), 1, file);
+  std::fwrite(values.data(), 1, bytes, file);
+}
+
+void FixGuard::restart(char* buffer) {
+  const auto next = [&buffer] {
+    double x;
+    std::memcpy(&x, buffer, sizeof x);
+    buffer += sizeof x;
+    return x;
+  };
+  trips_ = static_cast<bigint>(next());
+  written_ = static_cast<bigint>(next());
+  last_trip_ = static_cast<bigint>(next());
+  for (auto n = static_cast<std::size_t>(next()); n > 0; --n) {
+    Seen s{static_cast<int>(next()), {}};
+    s.whitened.resize(static_cast<std::size_t>(next()));
+    for (double& x : s.whitened) x = next();
+    seen_.push_back(std::move(s));
+  }
+}
+
+}  // namespace LAMMPS_NS

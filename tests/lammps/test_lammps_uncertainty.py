@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""compute adatom/uncertainty and fix adatom/guard."""
+import ase.io
+import lammps_structures as structures
+import numpy as np
+import pytest
+from ase.calculators.singlepoint import SinglePointCalculator
+from lammps_simulation import TYPES, Lammps
+from test_lammps_dynamics import START
+
+COMPUTE = """
+compute u all adatom/uncertainty
+thermo_style custom step atoms pe etotal temp c_u[1] c_u[2] c_u[3]
+dump u all custom 5 u.lmp id type c_u[1] c_u[2]
+dump_modify u sort id format float %.17g
+"""
+
+
+def labelled(potential, atoms, rng, amplitude):
+    """Displaced copies of a structure with labels that differ from the model's by a little more where atoms are displaced more."""
+    atoms = atoms.copy()
+    atoms.positions += rng.normal(scale=amplitude, size=atoms.positions.shape)
+    r = potential.evaluate(atoms)
+    forces = r.forces + rng.normal(scale=amplitude, size=r.forces.shape)
+    atoms.calc = SinglePointCalculator(atoms, energy=r.energy + rng.normal(scale=amplitude), forces=forces)
+    return atoms
+
+
+@pytest.fixture(scope="session")
+def calibrated(model, plugin, tmp_path_factory):
+    """The tiny model with detectors for displaced crystals."""
+    from adatom import Potential
+    from adatom.uncertainty import fit
+
+    potential = Potential.load(model, dtype="float64", threads=1)
+    rng = np.random.default_rng(3)
+    frames = [labelled(potential, structures.crystal(), rng, rng.uniform(0.02, 0.1)) for _ in range(24)]
+    file = tmp_path_factory.mktemp("calibrated") / "calibrated.safetensors"
+    fit(model, frames[:16], frames[16:], file, members=8)
+    return file
+
+
+@pytest.fixture
+def lmp(tmp_path, calibrated, plugin):
+    return Lammps(tmp_path, calibrated, plugin)
+
+
+@pytest.fixture
+def uncertain(calibrated, plugin):
+    from adatom import Potential
+
+    potential = Potential.load(calibrated, dtype="float64", threads=1)
+    return lambda atoms: potential.evaluate(atoms, uncertainty=True)
+
+
+def table(log: str) -> list[dict[str, float]]:
+    from lammps_simulation import read_thermo
+
+    return read_thermo(log)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("name", ["crystal", "triclinic"])
+def test_the_same_as_without_lammps_on_any_number_of_ranks(lmp, uncertain, name, ranks):
+    from lammps_simulation import read_dump
+
+    atoms = structures.ALL[name]()
+    run = lmp.run(atoms, COMPUTE + "run 0", ranks=ranks)
+    expected = uncertain(atoms)
+    frame = read_dump(lmp.folder / "u.lmp")[0]
+    np.testing.assert_allclose(frame.columns["c_u[1]"], expected.force_std, rtol=1e-8)
+    np.testing.assert_allclose(frame.columns["c_u[2]"], expected.distances, rtol=1e-8)
+    row = table(run.log)[0]
+    assert row["c_u[1]"] == pytest.approx(expected.energy_std, rel=1e-7)
+    assert row["c_u[2]"] == pytest.approx(expected.force_std.max(), rel=1e-7)
+    assert row["c_u[3]"] == pytest.approx(expected.distances.max(), rel=1e-7)
+
+
+def test_units_and_threads(lmp, uncertain):
+    atoms = structures.crystal()
+    expected = uncertain(atoms)
+    run = lmp.run(atoms, COMPUTE + "run 0", style="precision double threads 2", units="real")
+    row = table(run.log)[0]
+    kcal = 23.060549
+    assert row["c_u[1]"] == pytest.approx(expected.energy_std * kcal, rel=1e-5)
+    assert row["c_u[2]"] == pytest.approx(expected.force_std.max() * kcal, rel=1e-5)
+
+
+def test_every_step_of_a_run(lmp, uncertain):
+    """Values belong to the positions of their own step, also where only some steps ask for them."""
+    from lammps_simulation import read_dump
+
+    atoms = structures.crystal()
+    lmp.run(atoms, COMPUTE + "thermo 7\n" + START + "dump x all custom 5 x.lmp id x y z\ndump_modify x sort id format float %.17g\nrun 20", ranks=2)
+    frames, positions = read_dump(lmp.folder / "u.lmp"), read_dump(lmp.folder / "x.lmp")
+    assert [f.step for f in frames] == [0, 5, 10, 15, 20]
+    for frame, where in zip(frames, positions):
+        atoms.positions = where.positions
+        np.testing.assert_allclose(frame.columns["c_u[2]"], uncertain(atoms).distances, rtol=1e-7)
+
+
+def test_a_group(lmp, uncertain):
+    atoms = structures.crystal()
+    run = lmp.run(atoms, "group few id 1:3\n" + COMPUTE.replace("u all", "u few", 1) + "run 0")
+    expected = uncertain(atoms)
+    assert table(run.log)[0]["c_u[3]"] == pytest.approx(expected.distances[:3].max(), rel=1e-7)
+
+
+HOT = START.replace("600", "6000")
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_guard_halts_and_keeps_the_configuration(lmp, uncertain, ranks):
+    atoms = structures.crystal()
+    limit = 1.5 * uncertain(atoms).distances.max()
+    commands = f"fix g all adatom/guard 2 distance {limit} action halt file caught.xyz\n" + HOT
+    commands += 'run 400\nprint "after the halt"\nthermo_style custom step atoms f_g f_g[1] f_g[2] f_g[5] f_g[6]\nrun 0'
+    run = lmp.run(atoms, commands, ranks=ranks)
+    assert "after the halt" in run.log
+    assert "halting the run" in run.log
+    rows = [r for r in table(run.log)]
+    last = rows[-1]["Step"]
+    assert 0 < last < 400
+    frames = ase.io.read(lmp.folder / "caught.xyz", ":")
+    caught = frames[0]
+    assert caught.info["step"] == last and caught.info["step"] % 2 == 0
+    expected = uncertain(caught)
+    assert expected.distances.max() > limit
+    assert caught.arrays["adatom_distance"].max() == pytest.approx(expected.distances.max(), rel=1e-4)
+    np.testing.assert_allclose(caught.arrays["adatom_forces"], expected.forces, atol=1e-5)
+    np.testing.assert_allclose(caught.arrays["adatom_force_std"], expected.force_std, rtol=1e-4)
+    assert caught.info["adatom_energy_std"] == pytest.approx(expected.energy_std, rel=1e-4)
+    assert caught.calc is None  # nothing that would be taken for a label
+    assert list(caught.symbols) == list(atoms.symbols) and caught.pbc.all()
+
+
+def test_guard_keeps_what_is_new_only(lmp):
+    atoms = structures.crystal()
+    commands = "fix g all adatom/guard 1 distance 0.01 action none file {} novelty {}\n" + START + "run 10"
+    lmp.run(atoms, commands.format("all.xyz", 1e-9))
+    lmp.run(atoms, commands.format("few.xyz", 1e3))
+    assert len(ase.io.read(lmp.folder / "all.xyz", ":")) == 11
+    assert 1 <= len(ase.io.read(lmp.folder / "few.xyz", ":")) <= len(set(atoms.symbols))
+
+
+def test_guard_remembers_over_a_restart(lmp):
+    atoms = structures.crystal()
+    guard = "fix g all adatom/guard 1 distance 0.01 action warn file caught.xyz novelty 1e3\n"
+    lmp.run(atoms, guard + START + "run 5\nwrite_restart state.restart")
+    before = len(ase.io.read(lmp.folder / "caught.xyz", ":"))
+    script = f"units metal\natom_modify map array\nread_restart state.restart\npair_style adatom precision double\npair_coeff * * {lmp.model} {' '.join(TYPES)}\n"
+    script += guard + "fix move all nve\nthermo_style custom step atoms f_g[1] f_g[2]\nthermo 1\nrun 5\n"
+    run = lmp.run_script(script, ranks=2)
+    assert len(ase.io.read(lmp.folder / "caught.xyz", ":")) == before
+    assert table(run.log)[-1]["f_g[2]"] == before
+    assert table(run.log)[-1]["f_g[1]"] > 6
+
+
+def test_guard_in_a_minimisation(lmp):
+    run = lmp.run(structures.small_cell(), "fix g all adatom/guard 1 distance 1e-3 action halt\nminimize 0 1e-6 100 1000")
+    assert "halting the run" in run.log
+
+
+@pytest.mark.parametrize(
+    "command, message",
+    [
+        ("fix g all adatom/guard 0 distance 1", "expected a number of steps"),
+        ("fix g all adatom/guard 1", "no threshold"),
+        ("fix g all adatom/guard 1 action halt", "no threshold"),
+        ("fix g all adatom/guard 1 distance -1", "expected a number above zero"),
+        ("fix g all adatom/guard 1 distance 1 action stop", "expected none, warn or halt"),
+        ("fix g all adatom/guard 1 distance 1 novelty 1", "there is no file"),
+        ("fix g all adatom/guard 1 distance 1 threshold 2", "unknown keyword 'threshold'"),
+        ("fix g all adatom/guard 1 distance", "has no value"),
+        ("fix g all adatom/guard 1 distance 1e-9 file /no/such/folder/caught.xyz\nrun 0", "cannot write to /no/such/folder/caught.xyz"),
+        ("compute u all adatom/uncertainty 3", "takes no arguments"),
+    ],
+)
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_errors(lmp, command, message, ranks):
+    assert message in lmp.fails(lmp.script(structures.crystal(), command + "\nrun 0"), ranks=ranks)
+
+
+def test_a_full_disk(lmp):
+    output = lmp.fails(lmp.script(structures.crystal(), "fix g all adatom/guard 1 distance 1e-9 file /dev/full\nrun 0"), ranks=2)
+    assert "cannot write to /dev/full: No space left on device" in output
+
+
+@pytest.mark.parametrize("command", ["fix g all adatom/guard 1 distance 1", "compute u all adatom/uncertainty\nfix p all print 1 '$(c_u[1])'"])
+def test_a_model_without_detectors(tmp_path, model, plugin, command):
+    lmp = Lammps(tmp_path, model, plugin)
+    assert "the model has no detectors of uncertainty: add them with `adatom calibrate`" in lmp.fails(lmp.script(structures.crystal(), command + "\nrun 0"))
+
+
+def test_another_pair_style(lmp):
+    pair = "pair_style lj/cut 5.0\npair_coeff * * 0.01 2.0"
+    assert "needs pair_style adatom" in lmp.fails(lmp.script(structures.crystal(), "fix g all adatom/guard 1 distance 1\nrun 0", pair=pair))
