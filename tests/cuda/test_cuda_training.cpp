@@ -4,7 +4,6 @@
 // LibTorch and Catch2 both have a macro of this name.
 #undef CHECK
 #include <catch2/catch.hpp>
-#include <filesystem>
 
 using namespace adatom::training;
 using nlohmann::json;
@@ -16,11 +15,10 @@ struct Run {
 };
 
 Run run(const std::string& device, const json& model) {
-  const std::filesystem::path folder = std::filesystem::temp_directory_path() / ("adatom-cuda-training-" + std::to_string(::getpid()) + "-" + device);
-  const std::string data = ADATOM_TEST_DATA;
+  const std::string data = ADATOM_TEST_DATA, folder = ADATOM_TEST_OUTPUT "/" + model.at("family").get<std::string>() + "-" + device;
   const json config = {
       {"model", model},
-      {"output", folder.string()},
+      {"output", folder},
       {"threads", 1},
       {"seed", 3},
       {"precision", "double"},
@@ -37,7 +35,6 @@ Run run(const std::string& device, const json& model) {
     losses.valid.push_back(epoch.valid.loss);
     return true;
   });
-  std::filesystem::remove_all(folder);
   return losses;
 }
 
