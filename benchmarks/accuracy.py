@@ -88,7 +88,7 @@ def run_adatom(task, data, folder, threads):
 def run_mace(task, data, folder, threads, python, epochs):
     train, valid, tests = files_of(task, data, folder)
     source = data / "3bpa" if task.startswith("3bpa") else None
-    mace = Mace(python, source, folder, train, valid, threads, tests, shape=TASKS[task]["model"], stress=source is None)
+    mace = Mace(python, source, folder, train, valid, threads, tests, "cpu", shape=TASKS[task]["model"], stress=source is None)
     done = folder / "mace.json"
     before = json.loads(done.read_text()) if done.exists() else {"epochs": 0, "seconds": 0.0}
     mace.epochs = [0.0] * before["epochs"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Trains a model of this folder again, and writes it and its errors beside its configuration.
 
-    python models/train.py NAME DATA [--threads N]
+    python models/train.py NAME DATA [--threads N] [--calibrate-only]
 
 DATA is the folder with the data sets (models/README.md says which, and where they come from).
 """
@@ -10,11 +10,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import time
 from pathlib import Path
 
+import ase.io
+
 from adatom.training import load_config, train
+from adatom.uncertainty import fit
+
+
+def calibrate(model: Path, data: dict, output: Path) -> None:
+    """Detectors of uncertainty, calibrated on the official test split."""
+    frames = {part: [a for file in data[part] for a in ase.io.read(file, ":")] for part in ("train", "test")}
+    fit(model, frames["train"], frames["test"], output)
 
 
 def main() -> None:
@@ -22,6 +30,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("data", type=Path)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--calibrate-only", action="store_true", help="fit the detectors of uncertainty of the model that is there again")
     parser.add_argument("--output", type=Path, help="folder of the run; by default build/models/NAME")
     arguments = parser.parse_args()
     folder = Path(__file__).parent / arguments.name
@@ -29,6 +38,9 @@ def main() -> None:
     for key in ("train", "valid", "test"):
         if key in config["data"]:
             config["data"][key] = [str(arguments.data / f.split("{data}/")[1]) for f in config["data"][key]]
+    if arguments.calibrate_only:
+        calibrate(folder / "model.safetensors", config["data"], folder / "model.safetensors")
+        return
     output = arguments.output or Path("build") / "models" / arguments.name
     config.update(output=str(output), threads=arguments.threads)
     start = time.monotonic()
@@ -39,7 +51,7 @@ def main() -> None:
         return True
 
     result = train(config, resume=True, report=report)
-    shutil.copy(result.model, folder / "model.safetensors")
+    calibrate(Path(result.model), config["data"], folder / "model.safetensors")
     errors = {"parameters": result.parameters, "seconds": round(time.monotonic() - start), "threads": arguments.threads, "tests": result.tests}
     (folder / "errors.json").write_text(json.dumps(errors, indent=1) + "\n")
     print(json.dumps(errors, indent=1))
