@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import typer
 
-from adatom.cli import bench, calibrate, data, evaluate, import_model, info, relax, train
+from adatom.cli import bench, calibrate, data, evaluate, import_model, info, learn, relax, train
 
 app = typer.Typer(
     name="adatom",
-    help="Machine-learned interatomic potentials: train, calibrate, inspect, import, evaluate, relax, benchmark; data sets.",
+    help="Machine-learned interatomic potentials: train, calibrate, learn, inspect, import, evaluate, relax, benchmark; data sets.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -21,6 +21,8 @@ app.command("relax")(relax.relax)
 app.command("bench")(bench.bench)
 app.command("train")(train.train)
 app.command("calibrate")(calibrate.calibrate)
+app.command("learn")(learn.learn)
+app.command("label")(learn.label)
 app.add_typer(data.app, name="data")
 
 

@@ -126,6 +126,16 @@ def remove(model: str | PathLike[str], output: str | PathLike[str]) -> None:
     _core.write_detectors(Path(model), Path(output), "", {})
 
 
+def whitened(potential: Potential, model: str | PathLike[str], atoms: Atoms) -> NDArray[np.float64]:
+    """[n, R]: whitened features of each atom in units of distances, so that the root mean square of a row is `Result.distances`."""
+    _, tensors = _read(model)
+    species = [potential.elements.index(z) for z in atoms.numbers]
+    x = potential.evaluate(atoms, forces=False, stress=False, features=True).features - tensors["uncertainty.mean"][species]
+    y = np.einsum("nf,nfr->nr", x, tensors["uncertainty.whitening"][species])
+    scale = tensors["uncertainty.distance_scale"][species][:, None]
+    return np.where(scale > 0, y / np.where(scale > 0, scale, 1.0), np.inf)
+
+
 def _check_labels(frames: list) -> list:
     if not frames:
         raise ValueError("no held-out configurations: calibration needs labelled configurations that the model was not trained on")

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: MIT
+"""The configuration of a loop: one TOML file. Unknown keys, wrong types and contradictions are errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+CALCULATORS = ("gpaw", "espresso", "cp2k", "emt")  # and module:function
+METHODS = ("farthest", "random")
+
+
+@dataclass(frozen=True)
+class Start:
+    """The first model, and the data that it was trained on."""
+
+    train: list[str]
+    held_out: list[str]
+    model: str = ""  #: empty: the first model is trained on `train`
+
+
+@dataclass(frozen=True)
+class Explore:
+    """Dynamics in LAMMPS: one run for each structure, temperature and pressure."""
+
+    structures: list[str]
+    temperatures: list[float]
+    pressures: list[float] = field(default_factory=list)  #: bar; empty: at constant volume
+    steps: int = 20000
+    timestep: float = 1.0  #: fs
+    every: int = 10  #: steps between checks
+    distance: float = 1.5  #: thresholds of the guard; 0: none
+    force: float = 0.0  #: eV/angstrom
+    damping: float = 100.0  #: fs, of the thermostat; ten times that of the barostat
+    ranks: int = 1
+    threads: int = 1
+    commands: str = ""  #: file with LAMMPS commands in place of thermostat and run
+
+
+@dataclass(frozen=True)
+class Select:
+    number: int = 10  #: most configurations of a round
+    method: str = "farthest"
+    held_out: float = 0.2  #: part of the labelled configurations that is held out
+
+
+@dataclass(frozen=True)
+class Label:
+    calculator: str
+    workers: int = 1
+    threads: int = 1  #: of each worker's calculation
+    seconds: float = 0.0  #: most for one calculation; 0: no limit
+    python: str = ""  #: interpreter that has the labelling program; empty: this one
+    wait: bool = False  #: start no workers, wait for those that `adatom label` runs elsewhere
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stop:
+    rounds: int = 10
+    force_error: float = 0.0  #: eV/angstrom, of newly labelled configurations before they are learned; 0: not asked
+    trips: int = 0  #: the loop ends when no more runs than this tripped
+
+
+@dataclass(frozen=True)
+class LearnConfig:
+    output: Path
+    start: Start
+    explore: Explore
+    select: Select
+    label: Label
+    stop: Stop
+    train: dict[str, Any]  #: keys of `adatom train`, without data.train, data.valid, output
+    seed: int = 1
+
+
+def load(file: str | Path) -> LearnConfig:
+    """Reads a configuration; relative paths count from its folder. Raises FileNotFoundError, ValueError."""
+    from adatom.training._config import tomllib
+
+    file = Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"no configuration at {file}")
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is not TOML: {error}") from error
+    return parse(document, file.resolve().parent)
+
+
+def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
+    tables = {"start": Start, "explore": Explore, "select": Select, "label": Label, "stop": Stop}
+    unknown = set(document) - {*tables, "output", "seed", "train"}
+    if unknown:
+        raise ValueError(f"unknown key '{sorted(unknown)[0]}'; there are output, seed, {', '.join(tables)}, train")
+    parts = {name: _table(name, document.get(name, {}), kind) for name, kind in tables.items()}
+    train = document.get("train", {})
+    if not isinstance(train, dict) or not all(isinstance(v, dict) or k in ("precision", "threads", "seed", "frozen", "device") for k, v in train.items()):
+        raise ValueError("[train] holds the tables of `adatom train`, such as [train.model]")
+    data = train.get("data", {})
+    for key in ("train", "valid", "test"):
+        if key in data:
+            raise ValueError(f"train.data.{key}: the loop itself gives the data; the first is start.train and start.held_out")
+    if "output" in train or "file" in train.get("model", {}):
+        raise ValueError("train.output and train.model.file: the loop itself gives them; the first model is start.model")
+
+    def absolute(path: str) -> str:
+        return str(folder / path) if path else ""
+
+    start, explore, label, select, stop = parts["start"], parts["explore"], parts["label"], parts["select"], parts["stop"]
+    start = Start([absolute(p) for p in start.train], [absolute(p) for p in start.held_out], absolute(start.model))
+    explore = Explore(**{**vars(explore), "structures": [absolute(p) for p in explore.structures], "commands": absolute(explore.commands)})
+    for path in [*start.train, *start.held_out, *explore.structures, *filter(None, (start.model, explore.commands))]:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no file at {path}")
+    if data.get("isolated_atoms"):
+        train = {**train, "data": {**data, "isolated_atoms": absolute(data["isolated_atoms"])}}
+    for name, value in (("explore.structures", explore.structures), ("explore.temperatures", explore.temperatures), ("start.train", start.train),
+                        ("start.held_out", start.held_out)):  # fmt: skip
+        if not value:
+            raise ValueError(f"{name} is empty")
+    for name, value in (("explore.steps", explore.steps), ("explore.every", explore.every), ("explore.timestep", explore.timestep),
+                        ("explore.damping", explore.damping), ("explore.ranks", explore.ranks), ("explore.threads", explore.threads),
+                        ("select.number", select.number), ("label.workers", label.workers), ("label.threads", label.threads), ("stop.rounds", stop.rounds),
+                        *(("explore.temperatures", t) for t in explore.temperatures)):  # fmt: skip
+        if not value > 0:
+            raise ValueError(f"{name} is {value}, expected a number above zero")
+    if explore.distance < 0 or explore.force < 0 or not (explore.distance or explore.force):
+        raise ValueError("explore.distance and explore.force are thresholds of the guard: one of them above zero is needed, none below")
+    if select.method not in METHODS:
+        raise ValueError(f"select.method is '{select.method}', expected {' or '.join(METHODS)}")
+    if not 0 < select.held_out < 1:
+        raise ValueError(f"select.held_out is {select.held_out}, expected a part between 0 and 1: calibration needs configurations that were not trained on")
+    if label.calculator not in CALCULATORS and ":" not in label.calculator:
+        raise ValueError(f"label.calculator is '{label.calculator}', expected {', '.join(CALCULATORS)} or module:function, a function that returns an ASE calculator")
+    return LearnConfig(folder / document.get("output", "learn"), start, explore, select, label, stop, train, int(document.get("seed", 1)))
+
+
+def _table(name: str, values: Any, kind: type):
+    if not isinstance(values, dict):
+        raise ValueError(f"'{name}' is no table: write [{name}]")
+    known = {f.name: f for f in fields(kind)}
+    for key, value in values.items():
+        if key not in known:
+            raise ValueError(f"unknown key '{name}.{key}'; there are {', '.join(known)}")
+        expected = known[key].type.split("[")[0]
+        fits = {"str": isinstance(value, str), "int": isinstance(value, int) and not isinstance(value, bool), "bool": isinstance(value, bool),
+                "float": isinstance(value, (int, float)) and not isinstance(value, bool), "list": isinstance(value, list), "dict": isinstance(value, dict)}  # fmt: skip
+        if not fits[expected]:
+            raise ValueError(f"{name}.{key} is {value!r}, expected {known[key].type}")
+        if expected == "list":
+            inner = str if "str" in known[key].type else (int, float)
+            if not all(isinstance(v, inner) and not isinstance(v, bool) for v in value):
+                raise ValueError(f"{name}.{key} is {value!r}, expected {known[key].type}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"[{name}]: {str(error).split('__init__() ')[-1]}") from error

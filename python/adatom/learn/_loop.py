@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""The loop. Its state is what lies in the folder: every step writes its result whole and is skipped where that is there.
+
+    labels/TASK/                   the queue, of all rounds (_labels.py)
+    rounds/000/model.safetensors   the model of the round, with detectors
+               data/               what it was trained and calibrated on
+               train/              the run of training
+               md/000/...          dynamics, each with done.json in the end
+               selected.extxyz     what is worth a calculation
+               round.json          what the round gave
+    report.html
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adatom.learn import _explore, _labels
+from adatom.learn._config import LearnConfig
+from adatom.learn._files import read_frames, read_json, write_frames, write_json, write_text
+from adatom.learn._selection import select
+from adatom.potential import Potential
+from adatom.uncertainty import fit, judge
+
+
+def learn(config: LearnConfig, say=print) -> dict[str, Any]:
+    """Runs the loop, or goes on with it, until it stops by its rule. Returns the summary that the report shows."""
+    from adatom.learn._report import write_report
+
+    config.output.mkdir(parents=True, exist_ok=True)
+    seeds = [atoms for file in config.explore.structures for atoms in _read(file)]
+    with _only_one(config.output):
+        while True:
+            done = finished_rounds(config.output)
+            reason = _stops(config, done)
+            if reason:
+                write_report(config, done, reason)
+                say(f"ended after {len(done)} rounds: {reason}")
+                return {"rounds": done, "reason": reason, "model": str(_round(config, len(done)) / "model.safetensors")}
+            _one_round(config, len(done), seeds, say)
+            write_report(config, finished_rounds(config.output), "")
+
+
+def finished_rounds(output: Path) -> list[dict[str, Any]]:
+    rounds = []
+    while (file := output / "rounds" / f"{len(rounds):03d}" / "round.json").exists():
+        rounds.append(read_json(file))
+    return rounds
+
+
+def _round(config: LearnConfig, k: int) -> Path:
+    return config.output / "rounds" / f"{k:03d}"
+
+
+def _stops(config: LearnConfig, done: list[dict]) -> str:
+    if not done:
+        return ""
+    last, stop = done[-1], config.stop
+    if config.select.method != "random" and last["trips"] <= stop.trips:
+        return f"{last['trips']} of {last['runs']} runs tripped the guard"
+    if stop.force_error and last["labelled"] and last["before"]["force_rmse"] < stop.force_error:
+        return f"the error on newly labelled configurations, {last['before']['force_rmse']:.4g} eV/angstrom, is below {stop.force_error:g}"
+    if len(done) >= stop.rounds:
+        return f"{len(done)} rounds were asked for"
+    return ""
+
+
+def _one_round(config: LearnConfig, k: int, seeds, say) -> None:
+    folder = _round(config, k)
+    model = folder / "model.safetensors"
+    if k == 0:
+        _first_model(config, folder, say)
+    say(f"round {k}: dynamics with {len(read_frames(folder / 'data/train.extxyz'))} training configurations")
+    outcomes = _explore.run_all(config, folder / "md", model, seeds, k, say)
+    chosen_file = folder / "selected.extxyz"
+    if not chosen_file.exists():
+        candidates = _explore.caught(outcomes)
+        chosen = select(model, candidates, config.select.number, config.select.method, config.seed + k) if candidates else []
+        write_frames(chosen_file, [candidates[c] for c in chosen])
+    selected = read_frames(chosen_file)
+
+    tasks = [_labels.task_of(config.output / "labels", atoms, config.label) for atoms in selected]
+    if tasks:
+        say(f"round {k}: {len(tasks)} configurations to label")
+        _labels.run_workers(config.output / "labels", config.label, tasks, say)
+    labelled = [_labels.result(t) for t in tasks if _labels.state(t) == "done"]
+    failed = [{"task": t.name, **read_json(t / "failed.json")} for t in tasks if _labels.state(t) == "failed"]
+    if tasks and not labelled:
+        raise RuntimeError(f"all {len(tasks)} calculations of round {k} failed; the first: {failed[0]['reason']} (see {config.output / 'labels'}, mend the cause and "
+                           "remove its failed.json files)")  # fmt: skip
+
+    summary: dict[str, Any] = {
+        "round": k, "runs": len(outcomes), "trips": sum(o["tripped"] for o in outcomes), "md_steps": sum(o["steps"] for o in outcomes),
+        "md_seconds": sum(o["seconds"] for o in outcomes), "selected": len(selected), "labelled": len(labelled), "failed": failed,
+        "label_seconds": sum(a.info.get("label_seconds", 0.0) for a in labelled), "train_frames": len(read_frames(folder / "data/train.extxyz")),
+    }  # fmt: skip
+    if labelled:
+        summary["before"] = errors(model, labelled)
+        summary["uncertainty"] = _where(model, labelled)
+        following = _round(config, k + 1)
+        _next_data(config, folder, following, labelled)
+        _train(config, following, model, say)
+        summary["after"] = errors(following / "model.safetensors", labelled)
+        summary["held_out"] = errors(following / "model.safetensors", read_frames(following / "data/held_out.extxyz"))
+    elif not (_round(config, k + 1) / "model.safetensors").exists():  # nothing new: the model stays
+        _copy(folder / "data", _round(config, k + 1) / "data")
+        _copy_file(model, _round(config, k + 1) / "model.safetensors")
+    write_json(folder / "round.json", summary)
+
+
+def _first_model(config: LearnConfig, folder: Path, say) -> None:
+    if not (folder / "data/held_out.extxyz").exists():
+        write_frames(folder / "data/train.extxyz", [a for f in config.start.train for a in _read(f)])
+        write_frames(folder / "data/held_out.extxyz", [a for f in config.start.held_out for a in _read(f)])
+    if (folder / "model.safetensors").exists():
+        return
+    if not config.start.model:
+        _train(config, folder, None, say)
+        return
+    given = Path(config.start.model)
+    if Potential.load(given).members:
+        _copy_file(given, folder / "model.safetensors")
+    else:
+        _calibrate(given, folder)
+
+
+def _next_data(config: LearnConfig, folder: Path, following: Path, labelled) -> None:
+    """Of the newly labelled some are held out, so that the calibration is for where the dynamics goes."""
+    if (following / "data/held_out.extxyz").exists():
+        return
+    train, held_out = read_frames(folder / "data/train.extxyz"), read_frames(folder / "data/held_out.extxyz")
+    for atoms in labelled:
+        share = len(held_out) / max(len(held_out) + len(train), 1)
+        (held_out if share < config.select.held_out else train).append(atoms)
+    write_frames(following / "data/train.extxyz", train)
+    write_frames(following / "data/held_out.extxyz", held_out)  # last: its presence says that both are there
+
+
+def _train(config: LearnConfig, folder: Path, start: Path | None, say) -> None:
+    """folder/model.safetensors from folder/data, beginning with the weights of `start`."""
+    if (folder / "model.safetensors").exists():
+        return
+    document = json.loads(json.dumps(config.train))
+    data = document.setdefault("data", {})
+    data.update(train=[str(folder / "data/train.extxyz")], valid=[str(folder / "data/held_out.extxyz")])
+    document["output"] = str(folder / "train")
+    document.setdefault("seed", config.seed)
+    if start is not None:
+        document["model"] = {"file": str(start)}
+        data.pop("isolated_atoms", None)
+        if data.get("atomic_energies") in (None, "isolated", "least_squares"):
+            data.pop("atomic_energies", None)  # the model's own
+    write_json(folder / "train.json", document)
+    say(f"training on {len(read_frames(folder / 'data/train.extxyz'))} configurations")
+    script = "import json, sys; from adatom.training import train; train(json.load(open(sys.argv[1])), resume=True)"
+    process = subprocess.run([sys.executable, "-c", script, str(folder / "train.json")], capture_output=True, text=True, env=dict(os.environ))
+    if process.returncode:
+        raise RuntimeError(f"training failed in {folder}: {process.stderr.strip()[-1500:]}")
+    _calibrate(folder / "train/model.safetensors", folder)
+
+
+def _calibrate(model: Path, folder: Path) -> None:
+    temporary = folder / ".model.safetensors"
+    fit(model, read_frames(folder / "data/train.extxyz"), read_frames(folder / "data/held_out.extxyz"), temporary)
+    temporary.replace(folder / "model.safetensors")
+
+
+def errors(model: Path, frames) -> dict[str, float]:
+    j = judge(Potential.load(model), frames)
+    sizes = np.bincount(j.frame)
+    return {
+        "frames": len(sizes), "energy_per_atom_rmse": float(np.sqrt(np.mean((j.energy_errors / sizes) ** 2))),
+        "force_rmse": float(np.sqrt(np.mean(j.force_errors**2))), "force_std": float(np.sqrt(np.mean(j.force_std[np.isfinite(j.force_std)] ** 2))),
+        "coverage_90": j.force_coverage()[j.levels.index(0.9)],
+    }  # fmt: skip
+
+
+def _where(model: Path, frames) -> dict[str, Any]:
+    """Of each element: how far its atoms are out, and how large their errors."""
+    potential = Potential.load(model)
+    by_element: dict[str, list] = {}
+    for atoms in frames:
+        r = potential.evaluate(atoms, stress=False, uncertainty=True)
+        e = np.linalg.norm(atoms.get_forces() - r.forces, axis=1)
+        for symbol, d, error in zip(atoms.symbols, r.distances, e):
+            by_element.setdefault(symbol, []).append((d, error))
+    return {
+        s: {"atoms": len(v), "beyond_1": int(sum(d > 1 for d, _ in v)), "largest_distance": float(max(d for d, _ in v)), "largest_error": float(max(e for _, e in v))}
+        for s, v in sorted(by_element.items())
+    }  # fmt: skip
+
+
+def _read(file: str):
+    from adatom.cli.calibrate import read_all
+
+    if file.endswith((".xyz", ".extxyz")):
+        import ase.io
+
+        return [a for a in ase.io.read(file, ":") if len(a) > 1]
+    return read_all([Path(file)])
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}")
+    shutil.copyfile(source, temporary)
+    temporary.replace(target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    for name in ("train.extxyz", "held_out.extxyz"):
+        write_text(target / name, (source / name).read_text())
+
+
+class _only_one:
+    """Two loops in one folder would do the same work twice."""
+
+    def __init__(self, folder: Path):
+        self.file = folder / "running"
+
+    def __enter__(self):
+        import fcntl
+
+        self.stream = self.file.open("w")
+        try:
+            fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RuntimeError(f"another `adatom learn` works in {self.file.parent}") from error
+        self.stream.write(f"{os.getpid()} {time.time()}\n")
+        self.stream.flush()
+
+    def __exit__(self, *_):
+        self.stream.close()
+        self.file.unlink(missing_ok=True)

