@@ -42,7 +42,12 @@ class PairEvaluator final : public Evaluator {
       for (std::size_t i = 0; i < n; ++i) result.virial[k] += virials[9 * i + k];
     }
   }
-  EvaluatorCounters counters() const override { return {static_cast<double>(first_edge_.back()), sender_.capacity() * sizeof(int), 0}; }
+  EvaluatorCounters counters() const override {
+    EvaluatorCounters c;
+    c.flops_per_step = static_cast<double>(first_edge_.back());
+    c.workspace_bytes = sender_.capacity() * sizeof(int);
+    return c;
+  }
   void set_threads(int) override {}
   void weight_gradient(const Graph&, const LossGradient&, ArrayGradients&) override { throw std::logic_error("nothing is trained here"); }
   void refresh() override {}
