@@ -111,7 +111,7 @@ std::unique_ptr<Evaluator> make_cpu_evaluator(std::shared_ptr<const Network> net
 
 std::string cpu_backend_name() { return "pair"; }
 
-std::unique_ptr<Evaluator> make_cuda_evaluator(std::shared_ptr<const Network>, Scalar) { throw std::logic_error("there is no device"); }
+std::unique_ptr<Evaluator> make_cuda_evaluator(std::shared_ptr<const Network>, Scalar, Matmul) { throw std::logic_error("there is no device"); }
 
 std::string cuda_backend_name() { throw std::runtime_error("device cuda cannot be used: it is not there"); }
 double cutoff(const Network& network) { return network.r_max; }
