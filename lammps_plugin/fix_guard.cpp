@@ -59,7 +59,7 @@ FixGuard::FixGuard(LAMMPS* lammps, int narg, char** arg) : Fix(lammps, narg, arg
   scalar_flag = vector_flag = 1;
   size_vector = 6;
   extscalar = extvector = 0;
-  global_freq = nevery;
+  global_freq = 1;  // values of the last check
   restart_global = 1;
 }
 

@@ -53,4 +53,12 @@ def test_cpp_example_against_the_installed_package(model_file, tmp_path):
 
 def test_examples_without_a_test_of_their_own():
     """A new folder of examples needs a test; these are covered here, by the LAMMPS tests and by the consumer test of ctest."""
-    assert {path.name for path in EXAMPLES.iterdir()} <= {"ase", "quickstart", "lammps", "cpp", "training"}
+    assert {path.name for path in EXAMPLES.iterdir()} <= {"ase", "quickstart", "lammps", "cpp", "training", "learning"}
+
+
+@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*/slurm.sh")), ids=lambda s: s.parent.name)
+def test_scripts_for_slurm(script, adatom_command):
+    """There is no Slurm here: they are shell, and their commands exist."""
+    subprocess.run(["bash", "-n", script], check=True)
+    (subcommand,) = re.findall(r"adatom (\w+) \w+\.toml", script.read_text().split("export", 1)[1])
+    assert "CONFIG" in adatom_command(subcommand, "--help").stdout

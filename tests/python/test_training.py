@@ -233,7 +233,7 @@ def test_the_command_writes_a_model_a_log_and_pictures(config, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"optimiser": {}}, "unknown key 'optimiser'; known are data, frozen, loss"),
+        ({"optimiser": {}}, "unknown key 'optimiser'; known are data, device, frozen, loss"),
         ({"loss": {"force": 1.0}}, "unknown key 'loss.force'"),
         ({"training": {"epochs": 0}}, "'training.epochs' is 0, expected 1 or more"),
         ({"training": {"epochs": 2.5}}, "'training.epochs' is 2.5, expected a whole number"),

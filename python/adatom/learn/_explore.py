@@ -27,9 +27,9 @@ timestep {timestep}
 group mobile id {mobile}
 velocity mobile create {temperature} {seed} loop geom mom yes rot no
 {freeze}
+fix guard all adatom/guard {every} {thresholds} action {action} file caught.xyz novelty {novelty}
 thermo {thermo}
 thermo_style custom step temp pe etotal press vol f_guard[5] f_guard[4]
-fix guard all adatom/guard {every} {thresholds} action {action} file caught.xyz novelty {novelty}
 {dynamics}
 print "adatom: ended at step $(step)"
 """
