@@ -20,7 +20,8 @@
 namespace LAMMPS_NS {
 
 FixGuard::FixGuard(LAMMPS* lammps, int narg, char** arg) : Fix(lammps, narg, arg) {
-  if (narg < 4) error->all(FLERR, "fix adatom/guard has the form 'fix ID group adatom/guard N [distance X] [force X] [energy X] [action A] [file F] [novelty X]'");
+  if (narg < 4)
+    error->all(FLERR, "fix adatom/guard has the form 'fix ID group adatom/guard N [distance X] [force X] [energy X] [action A] [file F] [collect X] [novelty X]'");
   nevery = utils::inumeric(FLERR, arg[3], false, lmp);
   if (nevery < 1) error->all(FLERR, "fix adatom/guard: N is '" + std::string(arg[3]) + "', expected a number of steps from 1 on");
   bool novelty_given = false;
@@ -42,6 +43,8 @@ FixGuard::FixGuard(LAMMPS* lammps, int narg, char** arg) : Fix(lammps, narg, arg
     } else if (key == "novelty") {
       novelty_ = positive();
       novelty_given = true;
+    } else if (key == "collect") {
+      collect_ = positive();
     } else if (key == "file") {
       file_ = value;
     } else if (key == "action") {
@@ -50,11 +53,15 @@ FixGuard::FixGuard(LAMMPS* lammps, int narg, char** arg) : Fix(lammps, narg, arg
       else if (value == "halt") action_ = Action::halt;
       else error->all(FLERR, "fix adatom/guard: action is '" + value + "', expected none, warn or halt");
     } else {
-      error->all(FLERR, "fix adatom/guard: unknown keyword '" + key + "', expected distance, force, energy, action, file or novelty");
+      error->all(FLERR, "fix adatom/guard: unknown keyword '" + key + "', expected distance, force, energy, action, file, collect or novelty");
     }
   }
   if (std::isinf(distance_) && std::isinf(force_) && std::isinf(energy_))
     error->all(FLERR, "fix adatom/guard: no threshold: give at least one of distance, force, energy (distance 1.5 is a good beginning)");
+  if (!std::isinf(collect_) && file_.empty()) error->all(FLERR, "fix adatom/guard: collect says which configurations go to a file, but there is no file");
+  if (!std::isinf(collect_) && collect_ >= distance_)
+    error->all(FLERR, fmt::format("fix adatom/guard: collect is {}, not below the threshold of distance, {}: such configurations go to the file anyway", collect_,
+                                  distance_));
   if (novelty_given && file_.empty()) error->all(FLERR, "fix adatom/guard: novelty says which configurations go to a file, but there is no file");
   scalar_flag = vector_flag = 1;
   size_vector = 6;
@@ -107,7 +114,10 @@ void FixGuard::check() {
   const Worst by_force = worst_by(u.force_std), by_distance = worst_by(u.distances);
   last_[0] = u.energy_std, last_[1] = by_force.value, last_[2] = by_distance.value;
   const bool far = last_[2] > distance_, unsure = last_[1] > force_, unsure_of_energy = last_[0] > energy_;
-  if (!(far || unsure || unsure_of_energy)) return;
+  if (!(far || unsure || unsure_of_energy)) {
+    if (last_[2] > collect_ && is_new(by_distance)) write_frame(fmt::format("distance {:.3g} of atom {} > {:.3g}", last_[2], by_distance.tag, collect_));
+    return;
+  }
   ++trips_;
   last_trip_ = update->ntimestep;
   const Worst& worst = far || !unsure ? by_distance : by_force;

@@ -10,11 +10,11 @@ namespace LAMMPS_NS {
 
 class PairAdatom;
 
-/// fix ID group adatom/guard N [distance X] [force X] [energy X] [action none|warn|halt] [file FILE] [novelty X]
+/// fix ID group adatom/guard N [distance X] [force X] [energy X] [action none|warn|halt] [file FILE] [collect X] [novelty X]
 ///
 /// Every N steps (and before the first) compares the uncertainties with thresholds: the largest distance and the largest standard deviation of a force
 /// component over the group's atoms, the standard deviation of the energy. Where one is exceeded: a warning, or a soft halt as that of fix halt; and the
-/// configuration goes to the end of FILE, unless the atom that is farthest out is about where that of an earlier one was (novelty).
+/// configuration goes to the end of FILE, unless the atom that is farthest out is about where that of an earlier one was (novelty). So do those with a largest distance above `collect`.
 class FixGuard final : public Fix {
  public:
   FixGuard(LAMMPS* lammps, int narg, char** arg);
@@ -53,7 +53,7 @@ class FixGuard final : public Fix {
   void write_frame(const std::string& why);
 
   Action action_ = Action::warn;
-  double distance_ = std::numeric_limits<double>::infinity(), force_ = distance_, energy_ = distance_;  // thresholds
+  double distance_ = std::numeric_limits<double>::infinity(), force_ = distance_, energy_ = distance_, collect_ = distance_;  // thresholds
   double novelty_ = 0.5;
   std::string file_;
 

@@ -143,6 +143,13 @@ def test_guard_keeps_what_is_new_only(lmp):
     assert 1 <= len(ase.io.read(lmp.folder / "few.xyz", ":")) <= len(set(atoms.symbols))
 
 
+def test_guard_collects_below_the_threshold(lmp):
+    commands = "fix g all adatom/guard 1 distance 1e6 collect 0.01 action halt file caught.xyz novelty 1e-9\n" + START + "run 10"
+    lmp.run(structures.crystal(), commands, ranks=2)
+    frames = ase.io.read(lmp.folder / "caught.xyz", ":")
+    assert [f.info["step"] for f in frames] == list(range(11)) and all("> 0.01" in f.info["reason"] for f in frames)
+
+
 def test_guard_remembers_over_a_restart(lmp):
     atoms = structures.crystal()
     guard = "fix g all adatom/guard 1 distance 0.01 action warn file caught.xyz novelty 1e3\n"
@@ -170,6 +177,8 @@ def test_guard_in_a_minimisation(lmp):
         ("fix g all adatom/guard 1 distance -1", "expected a number above zero"),
         ("fix g all adatom/guard 1 distance 1 action stop", "expected none, warn or halt"),
         ("fix g all adatom/guard 1 distance 1 novelty 1", "there is no file"),
+        ("fix g all adatom/guard 1 distance 1 collect 0.5", "there is no file"),
+        ("fix g all adatom/guard 1 distance 1 collect 2 file x.xyz", "not below the threshold of distance"),
         ("fix g all adatom/guard 1 distance 1 threshold 2", "unknown keyword 'threshold'"),
         ("fix g all adatom/guard 1 distance", "has no value"),
         ("fix g all adatom/guard 1 distance 1e-9 file /no/such/folder/caught.xyz\nrun 0", "cannot write to /no/such/folder/caught.xyz"),

@@ -301,6 +301,7 @@ def document(tmp_path, **changes):
         ({"explore__temperatures": [300, -5]}, "explore.temperatures is -5"),
         ({"explore__distance": 0.0}, "thresholds of the guard"),
         ({"explore__distance": -1.0}, "thresholds of the guard"),
+        ({"explore__collect": 3.0}, "explore.collect is 3.0"),
         ({"select__method": "best"}, "select.method is 'best'"),
         ({"select__held_out": 0.0}, "select.held_out is 0.0"),
         ({"label__calculator": "vasp5"}, "label.calculator is 'vasp5'"),

@@ -32,6 +32,7 @@ class Explore:
     every: int = 10  #: steps between checks
     distance: float = 1.5  #: thresholds of the guard; 0: none
     force: float = 0.0  #: eV/angstrom
+    collect: float = 1.0  #: distance above which configurations are candidates though they trip nothing; 0: only those that tripped
     damping: float = 100.0  #: fs, of the thermostat; ten times that of the barostat
     ranks: int = 1
     threads: int = 1
@@ -128,6 +129,8 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
             raise ValueError(f"{name} is {value}, expected a number above zero")
     if explore.distance < 0 or explore.force < 0 or not (explore.distance or explore.force):
         raise ValueError("explore.distance and explore.force are thresholds of the guard: one of them above zero is needed, none below")
+    if explore.collect < 0 or (explore.distance and explore.collect >= explore.distance):
+        raise ValueError(f"explore.collect is {explore.collect}, expected a distance below explore.distance = {explore.distance}, or 0")
     if select.method not in METHODS:
         raise ValueError(f"select.method is '{select.method}', expected {' or '.join(METHODS)}")
     if not 0 < select.held_out < 1:

@@ -90,7 +90,8 @@ def _run(config: LearnConfig, folder: Path, model: Path, seed_structure: Atoms, 
             ensemble = f"npt temp {temperature} {temperature} {damping} aniso {condition['pressure']} {condition['pressure']} {10 * damping}"
         dynamics = f"fix move mobile {ensemble}\nrun {e.steps}"
     random = config.select.method == "random"  # every frame that is checked is a candidate
-    thresholds = " ".join(f"{name} {value:g}" for name, value in (("distance", 1e-9 if random else e.distance), ("force", e.force)) if value)
+    limits = {"distance": 1e-9 if random else e.distance, "force": e.force, "collect": 0.0 if random else e.collect}
+    thresholds = " ".join(f"{name} {value:g}" for name, value in limits.items() if value)
     script = SCRIPT.format(
         boundary=" ".join("p" if p else "s" for p in seed_structure.pbc), threads=e.threads, model=model, elements=" ".join(elements), timestep=e.timestep / 1000,
         mobile=_ranges(mobile), temperature=temperature, seed=seed, every=e.every, thresholds=thresholds, action="none" if random else "halt",
