@@ -316,6 +316,19 @@ def test_wrong_configurations(tmp_path, changes, message):
         parse(document(tmp_path, **changes), tmp_path)
 
 
+def test_when_to_stop(tmp_path):
+    from adatom.learn._loop import _stops
+
+    def row(trips, error, labelled=3):
+        return {"trips": trips, "runs": 4, "labelled": labelled, **({"before": {"force_rmse": error}} if labelled else {})}
+
+    plain = parse(document(tmp_path, stop__rounds=5), tmp_path)
+    strict = parse(document(tmp_path, stop__rounds=5, stop__force_error=0.1, stop__trips=1), tmp_path)
+    assert not _stops(plain, []) and not _stops(plain, [row(1, 0.01)]) and _stops(plain, [row(0, 9.0)])
+    assert not _stops(strict, [row(1, 0.2)]) and not _stops(strict, [row(2, 0.05)]) and "0.05 eV/angstrom" in _stops(strict, [row(1, 0.05)])
+    assert _stops(strict, [row(0, 0.0, labelled=0)]) and "rounds were asked for" in _stops(strict, [row(4, 1.0)] * 5)
+
+
 def test_ranges():
     assert _ranges([1, 2, 3, 7, 9, 10]) == "1:3 7 9:10" and _ranges([4]) == "4"
 

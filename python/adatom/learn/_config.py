@@ -60,8 +60,8 @@ class Label:
 @dataclass(frozen=True)
 class Stop:
     rounds: int = 10
-    force_error: float = 0.0  #: eV/angstrom, of newly labelled configurations before they are learned; 0: not asked
-    trips: int = 0  #: the loop ends when no more runs than this tripped
+    trips: int = 0  #: the loop ends when no more runs than this tripped,
+    force_error: float = 0.0  #: and the error of newly labelled configurations, before they are learned, is below this, eV/angstrom; 0: not asked
 
 
 @dataclass(frozen=True)

@@ -65,10 +65,11 @@ def _stops(config: LearnConfig, done: list[dict]) -> str:
     if not done:
         return ""
     last, stop = done[-1], config.stop
-    if config.select.method != "random" and last["trips"] <= stop.trips:
-        return f"{last['trips']} of {last['runs']} runs tripped the guard"
-    if stop.force_error and last["labelled"] and last["before"]["force_rmse"] < stop.force_error:
-        return f"the error on newly labelled configurations, {last['before']['force_rmse']:.4g} eV/angstrom, is below {stop.force_error:g}"
+    error = last["before"]["force_rmse"] if last["labelled"] else 0.0
+    accurate = not stop.force_error or error < stop.force_error
+    if config.select.method != "random" and last["trips"] <= stop.trips and accurate:
+        text = f"{last['trips']} of {last['runs']} runs tripped the guard"
+        return text + (f", and the error on newly labelled configurations was {error:.4g} eV/angstrom" if stop.force_error and last["labelled"] else "")
     if len(done) >= stop.rounds:
         return f"{len(done)} rounds were asked for"
     return ""
