@@ -131,6 +131,60 @@ def test_a_loop(finished):
     assert Potential.load(result["model"]).members
 
 
+SHIFTED = """
+from ase.calculators.emt import EMT
+
+
+class Shifted(EMT):
+    def calculate(self, *arguments, **options):
+        super().calculate(*arguments, **options)
+        for name in ("energy", "free_energy"):
+            self.results[name] += 1000.0 * len(self.atoms)
+
+
+def make():
+    return Shifted()
+"""
+
+
+def test_from_structures_without_labels(finished, tmp_path):
+    """Displaced copies are labelled first, and training begins with the weights of a model whose energies have another zero."""
+    _, result = finished
+    write_data(tmp_path)
+    (tmp_path / "shifted.py").write_text(SHIFTED)
+    text = CONFIG.replace('train = ["train.extxyz"]\nheld_out = ["held_out.extxyz"]', f'displaced = 8\namplitude = 0.05\npretrained = "{result["model"]}"')
+    before, after = text.split("[train.model]")
+    text = before + after[after.index("[train.loss]") :]
+    text = text.replace('calculator = "emt"', 'calculator = "shifted:make"').replace("steps = 200", "steps = 20").replace("rounds = 2", "rounds = 1")
+    (tmp_path / "learn.toml").write_text(text)
+    process = start(tmp_path)
+    output, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors[-3000:]
+    first = tmp_path / "run/rounds/000"
+    train, held_out = (ase.io.read(first / f"data/{part}.extxyz", ":") for part in ("train", "held_out"))
+    assert len(train) == 6 and len(held_out) == 2
+    seed = ase.io.read(tmp_path / "seed.extxyz")
+    moves = [np.std(a.positions - seed.positions) for a in train + held_out]
+    assert 0.005 < min(moves) < max(moves) < 0.07 and len({round(m, 6) for m in moves}) == 8
+    from adatom import Potential
+
+    potential = Potential.load(first / "model.safetensors")
+    for atoms in held_out:  # 8 epochs are few for that, with random weights and without the shift
+        assert abs(potential.evaluate(atoms).energy - atoms.get_potential_energy()) < 0.1 * len(atoms)
+
+    ase.io.write(tmp_path / "more.extxyz", [crystal(1), crystal(2), train[0].copy()])
+    done = len(list((tmp_path / "run/labels").glob("*/result.extxyz")))
+    command = [sys.executable, "-m", "adatom", "label", "learn.toml", "--structures", "more.extxyz", "-o", "labelled.extxyz"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    labelled = ase.io.read(tmp_path / "labelled.extxyz", ":")
+    assert len(labelled) == 3 and len(list((tmp_path / "run/labels").glob("*/result.extxyz"))) == done + 2  # one was there
+    check = crystal(1)
+    check.calc = EMT()
+    np.testing.assert_allclose(labelled[0].get_forces(), check.get_forces(), atol=1e-6)
+    process = subprocess.run(command[:-2], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 1 and "--structures and --output go together" in process.stderr
+
+
 def test_a_finished_loop_is_left_alone(finished):
     folder, result = finished
     stamps = {f: f.stat().st_mtime_ns for f in (folder / "run").rglob("*") if f.is_file() and f.name not in ("report.html", "running")}
@@ -308,7 +362,12 @@ def document(tmp_path, **changes):
         ({"train__data": {"train": ["x"]}}, "the loop itself gives the data"),
         ({"train__output": "x"}, "train"),
         ({"start__train": ["nowhere.extxyz"]}, "no file at"),
-        ({"start": {"train": ["train.extxyz"]}}, r"\[start\]: missing"),
+        ({"start": {"train": ["train.extxyz"]}}, "start.held_out is empty; start.displaced"),
+        ({"start": {"displaced": 8, "train": ["train.extxyz"]}}, "start.displaced labels the first configurations here"),
+        ({"start": {"displaced": 3}}, "start.displaced has to be 4 at least"),
+        ({"start": {"displaced": 8, "amplitude": 0.0}}, "start.amplitude above zero"),
+        ({"start__pretrained": "seed.extxyz"}, "start.pretrained gives the architecture"),
+        ({"start": {"displaced": 8, "pretrained": "nowhere.safetensors"}, "train": {}}, "no file at"),
     ],
 )
 def test_wrong_configurations(tmp_path, changes, message):

@@ -29,19 +29,42 @@ def learn(config: Config, as_json: common.Json = False) -> None:
 
 
 def label(
-    config: Config, once: Annotated[bool, typer.Option("--once", help="End when nothing is left to do now, instead of waiting for more.")] = False
+    config: Config,
+    once: Annotated[bool, typer.Option("--once", help="End when nothing is left to do now, instead of waiting for more.")] = False,
+    structures: Annotated[Path | None, typer.Option("--structures", help="Label these instead, by the configuration's [label].")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the labelled structures go (extxyz).")] = None,
 ) -> None:
     """A worker for a loop whose configuration has label.wait = true: takes calculations from its queue until the loop has ended. Any number may run, on any
-    machine that shares the folder."""
+    machine that shares the folder.
+
+    With --structures and --output it labels a file of structures, a test set for instance, through the same queue.
+    """
     import time
 
     from adatom.learn import load
     from adatom.learn._labels import work
 
+    if (structures is None) != (output is None):
+        raise ValueError("--structures and --output go together")
     loaded = load(config)
+    if structures is not None and output is not None:
+        _label_file(loaded, structures, output)
+        return
     queue = loaded.output / "labels"
     while True:
         done = work(queue, loaded.label, say=lambda text: typer.echo(text)) if queue.is_dir() else 0
         if once or (not done and queue.is_dir() and not (loaded.output / "running").exists()):
             return
         time.sleep(5.0)
+
+
+def _label_file(config, structures: Path, output: Path) -> None:
+    import ase.io
+
+    from adatom.learn._files import write_frames
+    from adatom.learn._loop import label as run
+
+    labelled, failed = run(config, ase.io.read(structures, ":"), lambda text: typer.echo(text))
+    write_frames(output, labelled)
+    for f in failed:
+        typer.echo(f"failed: {f['task']}: {f['reason']}", err=True)

@@ -13,11 +13,14 @@ METHODS = ("farthest", "random")
 
 @dataclass(frozen=True)
 class Start:
-    """The first model, and the data that it was trained on."""
+    """The first model, and the data that it was trained on: labelled configurations, or displaced copies of the seed structures that the loop labels first."""
 
-    train: list[str]
-    held_out: list[str]
-    model: str = ""  #: empty: the first model is trained on `train`
+    train: list[str] = field(default_factory=list)
+    held_out: list[str] = field(default_factory=list)
+    displaced: int = 0  #: so many copies of the seeds in place of `train` and `held_out`; a quarter of them is held out
+    amplitude: float = 0.1  #: angstrom; the displacements' standard deviation, drawn for each copy between a fifth of this and this
+    model: str = ""  #: trained on `train`; empty: the first model is trained here
+    pretrained: str = ""  #: model whose weights the first training begins with, of whichever data and level of theory; empty: random ones
 
 
 @dataclass(frozen=True)
@@ -110,17 +113,27 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
         return str(folder / path) if path else ""
 
     start, explore, label, select, stop = parts["start"], parts["explore"], parts["label"], parts["select"], parts["stop"]
-    start = Start([absolute(p) for p in start.train], [absolute(p) for p in start.held_out], absolute(start.model))
+    start = Start(
+        [absolute(p) for p in start.train], [absolute(p) for p in start.held_out], start.displaced, start.amplitude, absolute(start.model), absolute(start.pretrained)
+    )
+    if start.displaced and (start.train or start.held_out or start.model):
+        raise ValueError("start.displaced labels the first configurations here: leave start.train, start.held_out and start.model out")
+    if start.displaced and (start.displaced < 4 or not start.amplitude > 0):
+        raise ValueError("start.displaced has to be 4 at least, three to train on and one to hold out, and start.amplitude above zero")
+    if start.pretrained and (start.model or "model" in train):
+        raise ValueError("start.pretrained gives the architecture and the weights that the first training begins with: leave start.model and [train.model] out")
     explore = Explore(**{**vars(explore), "structures": [absolute(p) for p in explore.structures], "commands": absolute(explore.commands)})
-    for path in [*start.train, *start.held_out, *explore.structures, *filter(None, (start.model, explore.commands))]:
+    for path in [*start.train, *start.held_out, *explore.structures, *filter(None, (start.model, start.pretrained, explore.commands))]:
         if not Path(path).is_file():
             raise FileNotFoundError(f"no file at {path}")
     if data.get("isolated_atoms"):
         train = {**train, "data": {**data, "isolated_atoms": absolute(data["isolated_atoms"])}}
-    for name, value in (("explore.structures", explore.structures), ("explore.temperatures", explore.temperatures), ("start.train", start.train),
-                        ("start.held_out", start.held_out)):  # fmt: skip
+    for name, value in (("explore.structures", explore.structures), ("explore.temperatures", explore.temperatures)):
         if not value:
             raise ValueError(f"{name} is empty")
+    for name, value in (("start.train", start.train), ("start.held_out", start.held_out)):
+        if not value and not start.displaced:
+            raise ValueError(f"{name} is empty; start.displaced = 16 labels displaced copies of the seeds first")
     for name, value in (("explore.steps", explore.steps), ("explore.every", explore.every), ("explore.timestep", explore.timestep),
                         ("explore.damping", explore.damping), ("explore.ranks", explore.ranks), ("explore.threads", explore.threads),
                         ("select.number", select.number), ("label.workers", label.workers), ("label.threads", label.threads), ("stop.rounds", stop.rounds),

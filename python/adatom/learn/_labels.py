@@ -42,7 +42,8 @@ PROGRAMS = {  # what a calculator needs: Python module or program, and how to ge
 def task_of(folder: Path, atoms: Atoms, label: Label) -> Path:
     """Enters a structure into the queue, unless it is there, and returns its folder."""
     how = {"calculator": label.calculator, "parameters": label.parameters}
-    content = [atoms.numbers.tolist(), np.round(atoms.positions, 9).tolist(), np.round(atoms.cell.array, 9).tolist(), atoms.pbc.tolist(), how]
+    # eight digits are what an extxyz file has, so that a structure that went through one is the same task
+    content = [atoms.numbers.tolist(), np.round(atoms.positions, 8).tolist(), np.round(atoms.cell.array, 9).tolist(), atoms.pbc.tolist(), how]
     task = folder / hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     if not (task / "label.json").exists():
         bare = atoms.copy()

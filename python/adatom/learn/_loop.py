@@ -79,7 +79,7 @@ def _one_round(config: LearnConfig, k: int, seeds, say) -> None:
     folder = _round(config, k)
     model = folder / "model.safetensors"
     if k == 0:
-        _first_model(config, folder, say)
+        _first_model(config, folder, seeds, say)
     say(f"round {k}: dynamics with {len(read_frames(folder / 'data/train.extxyz'))} training configurations")
     outcomes = _explore.run_all(config, folder / "md", model, seeds, k, say)
     chosen_file = folder / "selected.extxyz"
@@ -89,16 +89,7 @@ def _one_round(config: LearnConfig, k: int, seeds, say) -> None:
         write_frames(chosen_file, [candidates[c] for c in chosen])
     selected = read_frames(chosen_file)
 
-    tasks = [_labels.task_of(config.output / "labels", atoms, config.label) for atoms in selected]
-    if tasks:
-        say(f"round {k}: {len(tasks)} configurations to label")
-        _labels.run_workers(config.output / "labels", config.label, tasks, say)
-    labelled = [_labels.result(t) for t in tasks if _labels.state(t) == "done"]
-    failed = [{"task": t.name, **read_json(t / "failed.json")} for t in tasks if _labels.state(t) == "failed"]
-    if tasks and not labelled:
-        raise RuntimeError(f"all {len(tasks)} calculations of round {k} failed; the first: {failed[0]['reason']} (see {config.output / 'labels'}, mend the cause and "
-                           "remove its failed.json files)")  # fmt: skip
-
+    labelled, failed = label(config, selected, say)
     summary: dict[str, Any] = {
         "round": k, "runs": len(outcomes), "trips": sum(o["tripped"] for o in outcomes), "md_steps": sum(o["steps"] for o in outcomes),
         "md_seconds": sum(o["seconds"] for o in outcomes), "selected": len(selected), "labelled": len(labelled), "failed": failed,
@@ -118,14 +109,47 @@ def _one_round(config: LearnConfig, k: int, seeds, say) -> None:
     write_json(folder / "round.json", summary)
 
 
-def _first_model(config: LearnConfig, folder: Path, say) -> None:
+def label(config: LearnConfig, frames, say) -> tuple[list, list[dict]]:
+    """Those of the configurations that could be labelled, and reasons for the others; what is in the queue already is not calculated again. Raises RuntimeError if
+    all fail."""
+    tasks = [_labels.task_of(config.output / "labels", atoms, config.label) for atoms in frames]
+    if tasks:
+        say(f"{len(tasks)} configurations to label")
+        _labels.run_workers(config.output / "labels", config.label, tasks, say)
+    labelled = [_labels.result(t) for t in tasks if _labels.state(t) == "done"]
+    failed = [{"task": t.name, **read_json(t / "failed.json")} for t in tasks if _labels.state(t) == "failed"]
+    if tasks and not labelled:
+        raise RuntimeError(f"all {len(tasks)} calculations failed; the first: {failed[0]['reason']} (see {config.output / 'labels'}, mend the cause and remove its "
+                           "failed.json files)")  # fmt: skip
+    return labelled, failed
+
+
+def displaced(seeds, number: int, amplitude: float, seed: int) -> list:
+    """Copies of the seeds in turn, with normal displacements of all atoms; the standard deviation of each copy is drawn between a fifth of `amplitude` and that."""
+    rng = np.random.default_rng(seed)
+    copies = []
+    for k in range(number):
+        atoms = seeds[k % len(seeds)].copy()
+        atoms.positions += rng.normal(scale=rng.uniform(0.2, 1.0) * amplitude, size=atoms.positions.shape)
+        copies.append(atoms)
+    return copies
+
+
+def _first_model(config: LearnConfig, folder: Path, seeds, say) -> None:
     if not (folder / "data/held_out.extxyz").exists():
-        write_frames(folder / "data/train.extxyz", [a for f in config.start.train for a in _read(f)])
-        write_frames(folder / "data/held_out.extxyz", [a for f in config.start.held_out for a in _read(f)])
+        train = [a for f in config.start.train for a in _read(f)]
+        held_out = [a for f in config.start.held_out for a in _read(f)]
+        if config.start.displaced:
+            labelled, failed = label(config, displaced(seeds, config.start.displaced, config.start.amplitude, config.seed), say)
+            train, held_out = [a for k, a in enumerate(labelled) if k % 4 != 3], labelled[3::4]
+            if not held_out:
+                raise RuntimeError(f"{len(failed)} of {config.start.displaced} first calculations failed, the first: {failed[0]['reason']}; the rest are too few to begin with")
+        write_frames(folder / "data/train.extxyz", train)
+        write_frames(folder / "data/held_out.extxyz", held_out)
     if (folder / "model.safetensors").exists():
         return
     if not config.start.model:
-        _train(config, folder, None, say)
+        _train(config, folder, Path(config.start.pretrained) if config.start.pretrained else None, say, first=True)
         return
     given = Path(config.start.model)
     if Potential.load(given).members:
@@ -146,8 +170,9 @@ def _next_data(config: LearnConfig, folder: Path, following: Path, labelled) -> 
     write_frames(following / "data/held_out.extxyz", held_out)  # last: its presence says that both are there
 
 
-def _train(config: LearnConfig, folder: Path, start: Path | None, say) -> None:
-    """folder/model.safetensors from folder/data, beginning with the weights of `start`."""
+def _train(config: LearnConfig, folder: Path, start: Path | None, say, first: bool = False) -> None:
+    """folder/model.safetensors from folder/data, beginning with the weights of `start`. The first one may come from data of another level of theory, so its
+    atomic energies are those of the data here."""
     if (folder / "model.safetensors").exists():
         return
     document = json.loads(json.dumps(config.train))
@@ -157,9 +182,12 @@ def _train(config: LearnConfig, folder: Path, start: Path | None, say) -> None:
     document.setdefault("seed", config.seed)
     if start is not None:
         document["model"] = {"file": str(start)}
-        data.pop("isolated_atoms", None)
-        if data.get("atomic_energies") in (None, "isolated", "least_squares"):
-            data.pop("atomic_energies", None)  # the model's own
+        if first:
+            data.setdefault("atomic_energies", "isolated" if "isolated_atoms" in data else "least_squares")
+        else:
+            data.pop("isolated_atoms", None)
+            if data.get("atomic_energies") in (None, "isolated", "least_squares"):
+                data.pop("atomic_energies", None)  # the model's own
     write_json(folder / "train.json", document)
     say(f"training on {len(read_frames(folder / 'data/train.extxyz'))} configurations")
     script = "import json, sys; from adatom.training import train; train(json.load(open(sys.argv[1])), resume=True)"
