@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -51,9 +52,42 @@ def test_cpp_example_against_the_installed_package(model_file, tmp_path):
     assert min(abs(number - energy) for number in printed) < 1e-4, output
 
 
+FAKE_GPAW = """
+from ase.calculators.emt import EMT
+
+
+class GPAW(EMT):
+    def __init__(self, txt, mode, xc, kpts, **parameters):
+        assert mode["name"] == "pw" and xc == "PBE" and len(kpts) == 3
+        super().__init__()
+"""
+
+
+def test_speedup_against_dft(model_file, tmp_path):
+    """The run and its tables; effective medium theory takes the place of GPAW, which is not in the environment of the tests."""
+    (tmp_path / "gpaw.py").write_text(FAKE_GPAW)
+    python = tmp_path / "python"  # an interpreter that has it
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}:$PYTHONPATH" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    script = EXAMPLES / "speedup_vs_dft" / "speedup.py"
+    arguments = [model_file, "--python", python, "--sizes", "2x2x3", "3x3x3", "3x3x4", "--growth", "4x4x4", "--converged", "-o", "table.md"]
+    output = run(sys.executable, script, *arguments, cwd=tmp_path)
+    table = (tmp_path / "table.md").read_text()
+    assert "| 2x2x3 | 14 | 3x3x1 |" in table and "| 3x3x4 | 38 | 2x2x1 |" in table and "| 4x4x4 | 66 |" in table and "forces 0 meV/A" in table
+    assert "Growth with the number of atoms" in table and "times faster" in output
+    assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
+    results = json.loads((tmp_path / "build/speedup_vs_dft/results.json").read_text())
+    assert [row["atoms"] for row in results["rows"]] == [14, 29, 38, 66] and results["rows"][0]["force"] > 0
+    (tmp_path / "gpaw.py").unlink()
+    again = run(sys.executable, script, *arguments, "--reuse", cwd=tmp_path)
+    assert "| 3x3x4 | 38 | 2x2x1 |" in again
+    missing = subprocess.run([sys.executable, script, model_file, "--sizes", "2x2x3"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert missing.returncode == 1 and "apt install gpaw" in missing.stderr
+
+
 def test_examples_without_a_test_of_their_own():
     """A new folder of examples needs a test; these are covered here, by the LAMMPS tests and by the consumer test of ctest."""
-    assert {path.name for path in EXAMPLES.iterdir()} <= {"ase", "quickstart", "lammps", "cpp", "training", "learning"}
+    assert {path.name for path in EXAMPLES.iterdir()} <= {"ase", "quickstart", "lammps", "cpp", "training", "learning", "speedup_vs_dft"}
 
 
 @pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*/slurm.sh")), ids=lambda s: s.parent.name)
