@@ -85,7 +85,8 @@ template <class S>
 void CudaEvaluator<S>::prepare(const Graph& g, const Wanted& wanted, const Halo* halo) {
   // Whether rows are packed, and which, a halo says when it comes, and again with another neighbour list.
   const bool other_halo = halo && !wanted_.halo;
-  if (g.revision == 0 || !built_ || of_structures_ || other_halo || g.revision != topology_.revision || g.n_receivers != graph_.receivers || g.n_nodes != graph_.nodes) {
+  if (g.revision == 0 || !built_ || of_structures_ || other_halo || g.revision != topology_.revision || g.n_receivers != graph_.receivers ||
+      g.n_nodes != graph_.nodes) {
     built_ = of_structures_ = false;
     topology_.build(g, network_->species());
     edges_ = edge_room_ = topology_.edges();

@@ -17,8 +17,7 @@ void CudaEvaluator<S>::begin() {
     stream_.upload(strains_, host_.strains, 9 * std::size_t(structures_) * sizeof(double));
     if (structures_) stream_.upload(structure_, host_.structure, nodes * sizeof(int));
   }
-  if (wanted_.weighted)
-    stream_.upload(feature_weights_, host_.feature_weights, std::size_t(graph_.receivers) * network_->features() * sizeof(double));
+  if (wanted_.weighted) stream_.upload(feature_weights_, host_.feature_weights, std::size_t(graph_.receivers) * network_->features() * sizeof(double));
   stream_.upload(status_, host_.cleared, edge_status_size * sizeof(int));
   g_ = graph_;
   g_.x = x_;

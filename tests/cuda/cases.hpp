@@ -20,7 +20,8 @@ inline bool on_host() {
   return backend && std::string(backend) == "host";
 }
 
-inline Potential load(const ReferenceModel& m, const std::string& head, Device device, Precision precision, bool splines = true, Matmul matmul = Matmul::exact) {
+inline Potential load(const ReferenceModel& m, const std::string& head, Device device, Precision precision, bool splines = true,
+                      Matmul matmul = Matmul::exact) {
   LoadOptions options;
   options.matmul = matmul;
   options.device = device;
@@ -89,8 +90,8 @@ inline double energy_scale(const Result& r) {
 }
 
 /// One of each kind.
-inline const std::string some_models[] = {"mace_small", "mace_large", "mace_density", "mace_pair_02", "sevennet_l3",
-                                   "sevennet_fcn", "sevennet_modal_bias", "sevennet_parity"};
+inline const std::string some_models[] = {"mace_small",  "mace_large",   "mace_density",        "mace_pair_02",
+                                          "sevennet_l3", "sevennet_fcn", "sevennet_modal_bias", "sevennet_parity"};
 
 inline const Structure& structure_of(const std::string& model, const std::string& preferred) {
   const auto& cases = reference_model(model).heads.begin()->second;

@@ -42,7 +42,10 @@ int at_every_call(int error, const std::string& says, const std::string& advice,
 
 TEST_CASE("a device that is lost in the middle of an evaluation is an error that says what to do; what comes after it works") {
   if (!on_host()) return;
-  const struct { int number; std::string says, advice; } errors[] = {
+  const struct {
+    int number;
+    std::string says, advice;
+  } errors[] = {
       {719, "unspecified launch failure", "the device is lost for this process: restart it (from the last checkpoint)"},
       {214, "uncorrectable ECC error encountered", "memory is faulty (nvidia-smi -q -d ECC): restart this process"},
       {46, "CUDA-capable device(s) is/are busy or unavailable", "another process holds the device: end it, or choose a device with CUDA_VISIBLE_DEVICES"}};
@@ -57,14 +60,15 @@ TEST_CASE("a device that is lost in the middle of an evaluation is an error that
     INFO(error.says);
     const int step = error.number == 719 ? 2 : 31, seldom = 17;  // loading takes long
     // Loading, a first evaluation, one with another request, one of another structure; the model goes away while the device is lost.
-    CHECK(at_every_call(error.number, error.says, error.advice, seldom,
-                        [&] {
-                          Potential p = load(name, Device::cuda, Precision::float32);
-                          p.evaluate(s, only_energy);
-                          p.evaluate(s, everything);
-                          p.evaluate(other, everything);
-                        },
-                        [] {}) > 50 / seldom);
+    CHECK(at_every_call(
+              error.number, error.says, error.advice, seldom,
+              [&] {
+                Potential p = load(name, Device::cuda, Precision::float32);
+                p.evaluate(s, only_energy);
+                p.evaluate(s, everything);
+                p.evaluate(other, everything);
+              },
+              [] {}) > 50 / seldom);
     // A model that stays. Each time it is left in another state.
     Potential kept = load(name, Device::cuda, Precision::float32);
     const auto works = [&] {
@@ -72,13 +76,14 @@ TEST_CASE("a device that is lost in the middle of an evaluation is an error that
       check_equal(second, kept.evaluate(other, everything));
     };
     works();
-    CHECK(at_every_call(error.number, error.says, error.advice, step,
-                        [&] {
-                          kept.evaluate(other, only_energy);
-                          for (int k = 0; k < 3; ++k) kept.evaluate(s, everything);
-                          kept.evaluate({s, other}, everything);
-                        },
-                        works) > 50 / step);
+    CHECK(at_every_call(
+              error.number, error.says, error.advice, step,
+              [&] {
+                kept.evaluate(other, only_energy);
+                for (int k = 0; k < 3; ++k) kept.evaluate(s, everything);
+                kept.evaluate({s, other}, everything);
+              },
+              works) > 50 / step);
   }
 }
 
@@ -127,13 +132,14 @@ TEST_CASE("a device that is lost while rows of ghosts are exchanged, or weights'
     return arrays;
   };
   const gnn::ArrayGradients expected = gradient(*dual);
-  CHECK(at_every_call(719, says, advice, 3,
-                      [&] {
-                        dual->refresh();
-                        ++graph.revision;
-                        for (int k = 0; k < 3; ++k) gradient(*dual);
-                      },
-                      [&] { CHECK(gradient(*dual) == expected); }) > 20);
+  CHECK(at_every_call(
+            719, says, advice, 3,
+            [&] {
+              dual->refresh();
+              ++graph.revision;
+              for (int k = 0; k < 3; ++k) gradient(*dual);
+            },
+            [&] { CHECK(gradient(*dual) == expected); }) > 20);
 
   // A recorded pass has no place for what was not there when it was recorded: strains go, come back, weights change in place.
   const auto close = [](const gnn::ArrayGradients& a, const gnn::ArrayGradients& b) {

@@ -40,7 +40,8 @@ struct Detecting {
     tensors["uncertainty.distance_scale"] = random({all}, 0.0);
     // The last element of the first structure is not known.
     const int unknown = reference_structures().at(model.heads.begin()->second.front().structure).numbers.back();
-    for (std::size_t z = 0; z < all; ++z) tensors["uncertainty.distance_scale"].data[z] = all > 1 && info.elements[z] == unknown ? 0.0 : 0.5 + 0.1 * static_cast<double>(z % 7);
+    for (std::size_t z = 0; z < all; ++z)
+      tensors["uncertainty.distance_scale"].data[z] = all > 1 && info.elements[z] == unknown ? 0.0 : 0.5 + 0.1 * static_cast<double>(z % 7);
     write_detectors(model.file, file, R"({"network": ")" + network_hash(model.file) + R"(", "head": ")" + info.head + R"(", "energy_noise": 0.01})", tensors);
     model.file = file.string();
   }
@@ -170,7 +171,13 @@ TEST_CASE("detectors of a decomposed system, whitened features too") {
         std::vector<Vector3> forces;
         GraphResult result;
         Arrays(const ModelInfo& i, std::size_t atoms, std::size_t nodes)
-            : members(atoms * i.members), force_std(atoms), distances(atoms), whitened(atoms * i.whitened), features(atoms * i.features), energies(atoms), forces(nodes) {
+            : members(atoms * i.members),
+              force_std(atoms),
+              distances(atoms),
+              whitened(atoms * i.whitened),
+              features(atoms * i.features),
+              energies(atoms),
+              forces(nodes) {
           result.member_energies = members.data(), result.force_std = force_std.data(), result.distances = distances.data();
           result.whitened = whitened.data(), result.features = features.data(), result.energies = energies.data();
           result.forces = forces.front().data();
