@@ -34,10 +34,14 @@ enum cudaError_t {
   cudaErrorMemoryAllocation = 2,
   cudaErrorDevicesUnavailable = 46,
   cudaErrorECCUncorrectable = 214,
+  cudaErrorNvlinkUncorrectable = 220,
   cudaErrorIllegalAddress = 700,
   cudaErrorLaunchTimeout = 702,
   cudaErrorHardwareStackError = 714,
   cudaErrorIllegalInstruction = 715,
+  cudaErrorMisalignedAddress = 716,
+  cudaErrorInvalidAddressSpace = 717,
+  cudaErrorInvalidPc = 718,
   cudaErrorLaunchFailure = 719,
   cudaErrorUnknown = 999
 };
@@ -67,6 +71,10 @@ inline void check(cudaError_t status, const char* doing) {
     case cudaErrorLaunchTimeout:
     case cudaErrorHardwareStackError:
     case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorNvlinkUncorrectable:
     case cudaErrorLaunchFailure:
     case cudaErrorUnknown:
       advice = "; the device is lost for this process: restart it (from the last checkpoint)";
