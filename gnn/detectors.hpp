@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "gnn/evaluator.hpp"
+#include "gnn/kernels/detect.hpp"
 #include "gnn/matrix.hpp"
 
 namespace adatom::gnn {
@@ -27,20 +28,21 @@ struct Detectors {
   /// Distance in units of `distance_scale`, from y.
   template <class T>
   double distance(int z, const T* y) const {
-    return known(z) ? std::sqrt(mean_square(y, 0, components)) / distance_scale[z] : INFINITY;
+    return feature_distance(mean_square(y, 0, components), distance_scale[z]);
   }
 
-  /// Standard deviation of a force component, eV/angstrom: exp(a_0 + sum_b a_b log(rms of band b) + a log(deviation of the members)).
+  /// Standard deviation of a force component, eV/angstrom.
   template <class T>
   double force_std(int z, const T* y) const {
     if (!known(z)) return INFINITY;
-    double sum = force[z][0];
+    ForceDeviation deviation{force[z][0]};
     int begin = 0;
     for (std::size_t b = 0; b < band_ends.size(); ++b) {
-      sum += force[z][b + 1] * half_log(mean_square(y, begin, band_ends[b]));
+      deviation.add(force[z][b + 1], mean_square(y, begin, band_ends[b]));
       begin = band_ends[b];
     }
-    return std::exp(sum + force[z].back() * half_log(mean_square(y, components, outputs())));
+    deviation.add(force[z].back(), mean_square(y, components, outputs()));
+    return deviation.value();
   }
 
  private:
@@ -50,7 +52,6 @@ struct Detectors {
     for (int k = begin; k < end; ++k) sum += double(y[k]) * double(y[k]);
     return end > begin ? sum / (end - begin) : 0.0;
   }
-  static double half_log(double x) { return 0.5 * std::log(x + 1e-24); }
 };
 
 /// From the tensors of a model file whose names begin with "uncertainty.". Throws std::runtime_error that says what does not fit.

@@ -72,6 +72,7 @@ struct StructureView {
   const int* species = nullptr;               ///< [atoms]
   const double* positions = nullptr;          ///< [atoms][3], angstrom
   const double* position_tangents = nullptr;  ///< as of Graph
+  const double* feature_weights = nullptr;    ///< the same
 };
 
 /// Runs one network on graphs. Not thread safe; parallel inside.

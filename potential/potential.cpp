@@ -230,8 +230,8 @@ struct Potential::Implementation {
       else if (description.at("head").get<std::string>() != head)
         info.no_uncertainty = "the model's detectors of uncertainty are for the head '" + description["head"].get<std::string>() + "', but '" + head +
                        "' is in use: load that one, or fit them with `adatom calibrate --head " + head + "`";
-      else if (device == Device::cuda)
-        info.no_uncertainty = "detectors of uncertainty run on CPUs so far: use device=\"cpu\"";
+      else if (matmul != Matmul::exact)
+        info.no_uncertainty = "detectors of uncertainty resolve features more finely than matmul tf32 and bf16 compute them: use matmul exact for them";
     } catch (const nlohmann::json::exception& error) {
       throw std::runtime_error("its description of uncertainty cannot be read (" + std::string(error.what()) + "): fit it again with `adatom calibrate`");
     }
@@ -251,7 +251,7 @@ struct Potential::Implementation {
   }
 
   /// Structures begin .. end-1, whose neighbours the evaluator finds.
-  void run(const Structure* begin, const Structure* end, const double* tangents, GraphResult& result) {
+  void run(const Structure* begin, const Structure* end, const double* tangents, GraphResult& result, const double* feature_weights = nullptr) {
     const auto count = static_cast<std::size_t>(end - begin);
     std::vector<int> numbers, first_atom{0};
     std::vector<std::array<bool, 3>> pbc;
@@ -284,16 +284,17 @@ struct Potential::Implementation {
     v.species = species.data();
     v.positions = (count == 1 ? begin->positions : view.positions).front().data();
     v.position_tangents = tangents;
+    v.feature_weights = feature_weights;
     gnn::Evaluator& engine = engine_for(tangents);
     engine.evaluate_structures(v, revision_of(Source::view, again ? source_revision : source_revision + 1), result);
     flops_per_step = engine.counters().flops_per_step;
   }
 
-  /// One structure, by whichever way the evaluator has. What only graphs bring (features) goes that way.
+  /// One structure, by whichever way the evaluator has.
   void run(const Structure& structure, const double* tangents, GraphResult& result, const double* feature_weights = nullptr) {
-    if (evaluator->finds_neighbours() && !feature_weights && !result.features && !result.feature_tangents) {
+    if (evaluator->finds_neighbours()) {
       use_elements(structure);
-      run(&structure, &structure + 1, tangents, result);
+      run(&structure, &structure + 1, tangents, result, feature_weights);
       return;
     }
     Graph graph = graph_of(structure);

@@ -7,6 +7,7 @@ C++: ctest in the build folder. Python, LAMMPS, examples, README: pytest. Exit c
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -53,6 +54,7 @@ def main() -> int:
     parser.add_argument("pytest", nargs="*", help="arguments for pytest")
     arguments = parser.parse_args()
     build = (ROOT / arguments.build).resolve()
+    os.environ["ADATOM_BUILD_FOLDER"] = str(build)  # for tests of what is not installed
     reports = ROOT / "build" / "reports"
     reports.mkdir(parents=True, exist_ok=True)
 

@@ -32,12 +32,9 @@ class CudaEvaluator final : public Evaluator {
   void evaluate(const Graph& graph, GraphResult& result, Halo* halo) override {
     if constexpr (is_dual<S>)
       if (!graph.position_tangents) throw std::invalid_argument("a derivative along positions needs position_tangents");
-    refuse_features(result, graph.feature_weights);
-    stream_.use();
-    begin_step(graph,
-               {result.forces || result.want_virial || result.atom_virials || result.force_tangents, result.want_virial, result.atom_virials != nullptr,
-                halo != nullptr, false},
-               graph.position_tangents, halo);
+    const Wanted wanted = wanted_of(result, graph.feature_weights, halo);
+    begin_call();
+    begin_step(graph, wanted, graph.position_tangents, halo);
     const long before = stream_.launches();
     if (halo) {
       begin();
@@ -61,15 +58,14 @@ class CudaEvaluator final : public Evaluator {
   void evaluate_structures(const StructureView& view, std::uint64_t revision, GraphResult& result) override {
     if constexpr (is_dual<S>)
       if (!view.position_tangents) throw std::invalid_argument("a derivative along positions needs position_tangents");
-    refuse_features(result, nullptr);
-    stream_.use();
-    const Wanted wanted{result.forces || result.want_virial || result.atom_virials || result.force_tangents, result.want_virial,
-                        result.atom_virials != nullptr, false};
+    const Wanted wanted = wanted_of(result, view.feature_weights, nullptr);
+    begin_call();
     const std::size_t atoms = view.first_atom[view.structures];
     try {
       prepare_atoms(view, revision, wanted);
       std::copy_n(view.positions, 3 * atoms, host_.positions);
       if constexpr (is_dual<S>) std::copy_n(view.position_tangents, 3 * atoms, host_.tangents);
+      if (wanted.weighted) std::copy_n(view.feature_weights, atoms * network_->features(), host_.feature_weights);
       if (!listed_ || !lists_.fits(view)) make_lists(view);
       bool again = true;
       for (int attempt = 0; again; ++attempt) {
@@ -92,10 +88,12 @@ class CudaEvaluator final : public Evaluator {
   void weight_gradient(const Graph& graph, const LossGradient& loss, ArrayGradients& gradient) override {
     if constexpr (is_dual<S>) {
       if (!network_->trainable) throw std::logic_error("the network was not assembled for training");
-      stream_.use();
+      begin_call();
       structures_ = 0;
       for (int i = 0; loss.strains && i < graph.n_nodes; ++i) structures_ = std::max(structures_, loss.structure[i] + 1);
-      begin_step(graph, {false, false, false, false, true}, loss.forces);
+      Wanted wanted;
+      wanted.forces = false, wanted.weights = true, wanted.strains = structures_ > 0;
+      begin_step(graph, wanted, loss.forces);
       std::copy_n(loss.energies, graph.n_receivers, host_.loss);
       if (structures_) {
         std::copy_n(loss.strains, 9 * std::size_t(structures_), host_.strains);
@@ -114,8 +112,8 @@ class CudaEvaluator final : public Evaluator {
   }
 
   void refresh() override {
-    stream_.use();
-    pack();
+    packed_ = false;
+    begin_call();
   }
 
   EvaluatorCounters counters() const override {
@@ -136,6 +134,12 @@ class CudaEvaluator final : public Evaluator {
   struct Wanted {
     bool forces = true, virial = false, atom_virials = false, halo = false;
     bool weights = false;  ///< gradients of weights, instead of forces
+    bool strains = false;  ///< of a loss that depends on strains
+    bool features = false, feature_tangents = false;
+    bool weighted = false;  ///< weighted sums of features, instead of energies
+    bool members = false, force_std = false, distances = false, whitened = false;
+    bool detects() const { return members || force_std || distances || whitened; }
+    bool passes_features() const { return features || feature_tangents || weighted || detects(); }
     bool reverses() const { return forces || weights; }
     bool operator==(const Wanted&) const = default;
   };
@@ -153,13 +157,25 @@ class CudaEvaluator final : public Evaluator {
 
   static constexpr double least_distance = 1e-3;  ///< angstrom; no two atoms of a meaningful structure are closer
 
-  static void refuse_features(const GraphResult& result, const double* weights) {
-    if (weights || result.features || result.feature_tangents || result.member_energies || result.force_std || result.distances || result.whitened)
-      throw std::invalid_argument("features are not there on a CUDA device yet: use device=\"cpu\" for them");
+  Wanted wanted_of(const GraphResult& result, const double* feature_weights, const Halo* halo) const {
+    Wanted w;
+    w.forces = result.forces || result.want_virial || result.atom_virials || result.force_tangents;
+    w.virial = result.want_virial, w.atom_virials = result.atom_virials != nullptr, w.halo = halo != nullptr;
+    w.features = result.features != nullptr, w.feature_tangents = is_dual<S> && result.feature_tangents, w.weighted = feature_weights != nullptr;
+    w.members = result.member_energies != nullptr, w.force_std = result.force_std != nullptr;
+    w.distances = result.distances != nullptr, w.whitened = result.whitened != nullptr;
+    if (w.detects() && (is_dual<S> || !network_->detectors)) throw std::invalid_argument("the network has no detectors of uncertainty");
+    return w;
+  }
+  void begin_call() {
+    stream_.use();
+    if (!packed_) pack();  // now, or again after an error
   }
   int last() const { return static_cast<int>(layers_.size()) - 1; }
 
   void pack() {
+    const bool interrupted = packing_;  // by an error, the last time
+    packing_ = true;
     model_.begin();
     layers_.clear();
     for (const Layer& layer : network_->layers) layers_.emplace_back(model_, *network_, layer, widest);
@@ -168,10 +184,12 @@ class CudaEvaluator final : public Evaluator {
     scale_ = DeviceArray<double>(model_, network_->scale);
     offset_ = DeviceArray<double>(model_, network_->energy_offset);
     basis_ = DeviceArray<double>(model_, network_->radial.basis.parameters);
+    if (network_->detectors && !is_dual<S>) detectors_ = DetectorWeights<T>(model_, *network_->detectors);
     harmonics_ = {network_->l_max, network_->solid_harmonics};
     model_.upload(stream_);
     stream_.synchronize();
-    if (!model_.moved()) return;
+    packed_ = true, packing_ = false;
+    if (!interrupted && !model_.moved()) return;
     tasks_.clear();  // they point to matrices
     built_ = false;
   }
@@ -235,8 +253,9 @@ class CudaEvaluator final : public Evaluator {
   void collect(GraphResult& result);
 
   // ------------------------------------------------------------------------------------------------------------- pieces
-  /// y (+)= map(x) for receivers first .. end-1; rows of x and y count from x_first, y_first.
-  void apply(const MapTasks<T>& map, const S* x, int x_size, S* y, int y_size, bool accumulate, int first, int end, int x_first = 0, int y_first = 0);
+  /// y (+)= map(x) for receivers first .. end-1; rows of x and y count from x_first, y_first. `exact`: whatever Matmul says.
+  void apply(const MapTasks<T>& map, const S* x, int x_size, S* y, int y_size, bool accumulate, int first, int end, int x_first = 0, int y_first = 0,
+             bool exact = false);
   /// A bias that no matrix of the map adds.
   void add_bias(const DeviceMap<T>& map, S* y, int size, int first, int end, int y_first);
   void forward_map(const DeviceMap<T>& map, const MapTasks<T>& tasks, const S* x, int x_size, S* y, int y_size, bool accumulate, int first, int end,
@@ -264,6 +283,10 @@ class CudaEvaluator final : public Evaluator {
   void forward(int t);
 
   void add_skip(int t, S* y, int size, int in_size);
+
+  /// Scalar features of layer t, whose output is h and its adjoint gh, as far as they are wanted.
+  void pass_features(int t, const S* h, S* gh);
+  void detect();
 
   ContractionInput<S> contraction_input(int t);
   std::int64_t contraction_teams(int t) const;
@@ -306,9 +329,11 @@ class CudaEvaluator final : public Evaluator {
   std::vector<LayerWeights<T>> layers_;
   DeviceArray<int> elements_;
   DeviceArray<double> radii_, scale_, offset_, basis_;
+  DetectorWeights<T> detectors_;
   Harmonics harmonics_;
   Topology topology_;
   NeighbourLists lists_;
+  bool packed_ = false, packing_ = false;  // the weights are on the device; are on their way
   bool built_ = false, of_structures_ = false, listed_ = false;  // of_structures_: with lists of its own, which listed_ says there are
   int edges_ = 0, edge_room_ = 0;         // of the list; that memory is laid out for
   double move_limit2_ = 0.0;              // square of the distance that atoms may move before the lists are made anew
@@ -323,6 +348,7 @@ class CudaEvaluator final : public Evaluator {
   const int* receiver_ = nullptr;
   int shift_rows_ = 0;
   std::vector<LayerTasks<T>> tasks_;
+  MapTasks<T> detector_tasks_;
   std::vector<int> tasks_shape_;          // what they depend on
   bool tasks_gradients_ = false;          // whether they include gradients of weights
   int structures_ = 0, reserved_structures_ = 0;  // whose strains a loss depends on
@@ -333,6 +359,7 @@ class CudaEvaluator final : public Evaluator {
   struct {
     double *positions, *tangents, *shifts, *energies, *forces, *force_tangents, *virial, *atom_virials;
     double *loss, *strains, *gradient;
+    double *features, *feature_tangents, *feature_weights, *members, *force_std, *distances, *whitened;
     int *status, *cleared, *structure;
     S* rows;
   } host_{};
@@ -340,6 +367,9 @@ class CudaEvaluator final : public Evaluator {
          *atom_virials_ = nullptr, *virials_[2] = {};
   int *status_ = nullptr, *structure_ = nullptr;
   double *gradient_ = nullptr, *loss_ = nullptr, *strains_ = nullptr, *readout_partials_ = nullptr;
+  double *node_features_ = nullptr, *feature_tangents_ = nullptr, *feature_weights_ = nullptr, *members_ = nullptr, *force_std_ = nullptr,
+         *distances_ = nullptr, *whitened_ = nullptr;
+  T *centred_ = nullptr, *detected_ = nullptr;  // of detectors: features less their mean, and what their matrices make of them
   Sum *readout_x_ = nullptr, *readout_g_ = nullptr;
   T* partials_ = nullptr;
   int virial_rows_ = 0;

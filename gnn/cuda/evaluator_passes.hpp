@@ -6,7 +6,8 @@
 namespace adatom::gnn::cuda {
 
 template <class S>
-void CudaEvaluator<S>::apply(const MapTasks<T>& map, const S* x, int x_size, S* y, int y_size, bool accumulate, int first, int end, int x_first, int y_first) {
+void CudaEvaluator<S>::apply(const MapTasks<T>& map, const S* x, int x_size, S* y, int y_size, bool accumulate, int first, int end, int x_first, int y_first,
+                             [[maybe_unused]] bool exact) {
   if (!accumulate && !map.covers && end > first) stream_.clear(y + std::size_t(first - y_first) * y_size, std::size_t(end - first) * y_size * sizeof(S));
   const std::int64_t tasks = static_cast<std::int64_t>(map.tasks.size());
   if (!tasks || end <= first) return;
@@ -22,8 +23,8 @@ void CudaEvaluator<S>::apply(const MapTasks<T>& map, const S* x, int x_size, S* 
     stream_.teams(kernel, tasks * kernel.row_tiles * kernel.column_tiles, Kernel::shared(), Kernel::threads);
   };
   if constexpr (std::is_same_v<S, float>) {
-    if (matmul_ == Matmul::tf32) return launch(LinearTensor<Matmul::tf32>{});
-    if (matmul_ == Matmul::bf16) return launch(LinearTensor<Matmul::bf16>{});
+    if (!exact && matmul_ == Matmul::tf32) return launch(LinearTensor<Matmul::tf32>{});
+    if (!exact && matmul_ == Matmul::bf16) return launch(LinearTensor<Matmul::bf16>{});
   }
   launch(Linear<S>{});
 }
@@ -183,7 +184,9 @@ void CudaEvaluator<S>::forward(int t) {
     stream_.teams(ApplyGate<S>{gate(layer), state.message, message_size, out, out_size}, receivers);
   }
   if (gout) stream_.clear(gout, std::size_t(receivers) * out_size * sizeof(S));
-  if (spec.has_readout) {
+  if (wanted_.passes_features()) pass_features(t, out, gout);
+  if (wanted_.detects() && t == last()) detect();
+  if (spec.has_readout && !wanted_.weighted) {
     ApplyReadout<S> kernel;
     kernel.species = g_.species, kernel.scale = scale_.data();
     kernel.steps = layer.readout.steps.data(), kernel.step_count = static_cast<int>(layer.readout.steps.size()), kernel.hidden = layer.readout.hidden;
@@ -208,6 +211,38 @@ void CudaEvaluator<S>::add_skip(int t, S* y, int size, int in_size) {
   const LayerWeights<T>& layer = layers_[t];
   if (!layer.skip.empty()) forward_map(layer.skip, tasks_[t].skip, states_[t].h, in_size, y, size, true, 0, graph_.receivers);
   if (layer.skip_bias.size()) stream_.each(AddSpeciesRow<S>{g_.species, layer.skip_bias.data(), y, size, true}, std::int64_t(graph_.receivers) * size);
+}
+
+template <class S>
+void CudaEvaluator<S>::pass_features(int t, const S* h, S* gh) {
+  const LayerWeights<T>& layer = layers_[t];
+  PassFeatures<S> kernel;
+  kernel.node = g_.node, kernel.species = g_.species;
+  kernel.offsets = layer.scalars.data(), kernel.count = static_cast<int>(layer.scalars.size()), kernel.width = network_->features();
+  for (int s = 0; s < t; ++s) kernel.first += static_cast<int>(layers_[s].scalars.size());
+  kernel.h = h, kernel.gh = gh, kernel.size = layer.spec->out_layout.size;
+  kernel.values = wanted_.features ? node_features_ : nullptr, kernel.tangents = wanted_.feature_tangents ? feature_tangents_ : nullptr;
+  kernel.weights = wanted_.weighted ? feature_weights_ : nullptr;
+  kernel.energies = sums_;
+  if (wanted_.detects()) {
+    kernel.mean = detectors_.mean.data(), kernel.centred = centred_, kernel.centred_size = detectors_.in;
+    if (t == 0) stream_.clear(centred_, std::size_t(graph_.receivers) * detectors_.in * sizeof(T));  // rows are padded
+  }
+  stream_.teams(kernel, graph_.receivers);
+}
+
+template <class S>
+void CudaEvaluator<S>::detect() {
+  if constexpr (!is_dual<S>) {
+    apply(detector_tasks_, centred_, detectors_.in, detected_, detectors_.out, false, 0, graph_.receivers, 0, 0, true);
+    DetectNodes<T> kernel;
+    kernel.d = detectors_.view;
+    kernel.node = g_.node, kernel.species = g_.species;
+    kernel.y = detected_, kernel.size = detectors_.out;
+    kernel.member_energies = wanted_.members ? members_ : nullptr, kernel.force_std = wanted_.force_std ? force_std_ : nullptr;
+    kernel.distances = wanted_.distances ? distances_ : nullptr, kernel.whitened = wanted_.whitened ? whitened_ : nullptr;
+    stream_.teams(kernel, graph_.receivers, DetectNodes<T>::shared(detectors_.view.bands));
+  }
 }
 
 template <class S>

@@ -10,14 +10,16 @@ void CudaEvaluator<S>::prepare_atoms(const StructureView& view, std::uint64_t re
   const int atoms = view.first_atom[view.structures];
   const bool same = revision != 0 && built_ && of_structures_ && revision == topology_.revision && atoms == graph_.nodes;
   if (same && wanted == wanted_) return;
+  built_ = false;  // an error must not leave what looks complete
   if (same && listed_) {
     wanted_ = wanted;
     reserve_host();
+    built_ = true;
     reserve(wanted);
     return;
   }
   if (!same) {
-    built_ = listed_ = false;
+    listed_ = false;
     of_structures_ = true;
     graph_ = {};
     graph_.receivers = graph_.nodes = atoms;
@@ -26,10 +28,10 @@ void CudaEvaluator<S>::prepare_atoms(const StructureView& view, std::uint64_t re
     topology_.revision = revision;
     topology_.first_edge.clear();
     lists_.set_atoms(stream_, view, network_->species(), topology_.groups);
-    built_ = true;
   }
   wanted_ = wanted;
   reserve_host();
+  built_ = true;
   listed_ = false;  // memory of the device is laid out when the number of edges is known
 }
 
@@ -37,11 +39,12 @@ template <class S>
 void CudaEvaluator<S>::make_lists(const StructureView& view) {
   const bool fresh = !listed_;
   const DeviceGraph old = graph_;
+  const std::pair<const double*, const double*> frame{lists_.offset(), lists_.reference()};
   listed_ = false;
   lists_.build(stream_, view, host_.positions, !network_->splines);
   graph_ = lists_.graph();
   graph_.pairs = network_->radial.depends_on_pair();
-  if (graph_.node != old.node || graph_.sender != old.sender || graph_.boxes != old.boxes) ++key_;
+  if (!(graph_ == old) || frame != std::pair(lists_.offset(), lists_.reference())) ++key_;
   groups_ = lists_.groups(), receiver_ = lists_.receiver();
   const double limit2 = 0.25 * (view.range - network_->cutoff) * (view.range - network_->cutoff);
   if (limit2 != move_limit2_) ++key_;
@@ -75,11 +78,15 @@ void CudaEvaluator<S>::begin_step(const Graph& graph, const Wanted& wanted, [[ma
   std::copy_n(graph.positions, 3 * std::size_t(graph.n_nodes), host_.positions);
   if (shift_rows_) std::copy_n(graph.shifts, 3 * std::size_t(shift_rows_), host_.shifts);
   if constexpr (is_dual<S>) std::copy_n(tangents, 3 * std::size_t(graph.n_nodes), host_.tangents);
+  if (wanted.weighted) std::copy_n(graph.feature_weights, std::size_t(graph.n_receivers) * network_->features(), host_.feature_weights);
 }
 
 template <class S>
 void CudaEvaluator<S>::prepare(const Graph& g, const Wanted& wanted, const Halo* halo) {
-  if (g.revision == 0 || !built_ || of_structures_ || g.revision != topology_.revision || g.n_receivers != graph_.receivers || g.n_nodes != graph_.nodes) {
+  // Whether rows are packed, and which, a halo says when it comes, and again with another neighbour list.
+  const bool other_halo = halo && !wanted_.halo;
+  if (g.revision == 0 || !built_ || of_structures_ || other_halo || g.revision != topology_.revision || g.n_receivers != graph_.receivers ||
+      g.n_nodes != graph_.nodes) {
     built_ = of_structures_ = false;
     topology_.build(g, network_->species());
     edges_ = edge_room_ = topology_.edges();
@@ -91,7 +98,9 @@ void CudaEvaluator<S>::prepare(const Graph& g, const Wanted& wanted, const Halo*
     built_ = true;
     reserve(wanted);
   } else if (!(wanted == wanted_) || structures_ > reserved_structures_) {
+    built_ = false;  // an error must not leave what looks complete
     make_tasks(wanted.weights);
+    built_ = true;
     reserve(wanted);
   }
 }
@@ -130,6 +139,7 @@ void CudaEvaluator<S>::make_tasks(bool gradients) {
   task_store_.begin();
   const TaskMaker<T> maker(task_store_, *network_, topology_.first_of_species, graph_.receivers, edges_);
   for (const LayerWeights<T>& layer : layers_) tasks_.push_back(maker.make(layer, gradients));
+  if (detectors_.in) detector_tasks_ = maker.make(detectors_);
   task_store_.upload(stream_);
   stream_.synchronize();
   tasks_shape_ = std::move(shape);
@@ -157,6 +167,7 @@ void CudaEvaluator<S>::reserve(const Wanted& wanted) {
     }
   } catch (...) {
     built_ = false;
+    arena_.forget();
     throw;
   }
 }
@@ -202,6 +213,14 @@ void CudaEvaluator<S>::reserve_host() {
   host_arena_.add(host_.strains, wanted_.weights ? 9 * std::size_t(structures_) : 0);
   host_arena_.add(host_.structure, wanted_.weights && structures_ ? nodes : 0);
   host_arena_.add(host_.gradient, wanted_.weights ? array_entries() : 0);
+  const std::size_t features = receivers * network_->features();
+  host_arena_.add(host_.features, wanted_.features ? features : 0);
+  host_arena_.add(host_.feature_tangents, wanted_.feature_tangents ? features : 0);
+  host_arena_.add(host_.feature_weights, wanted_.weighted ? features : 0);
+  host_arena_.add(host_.members, wanted_.members ? receivers * detectors_.view.members : 0);
+  host_arena_.add(host_.force_std, wanted_.force_std ? receivers : 0);
+  host_arena_.add(host_.distances, wanted_.distances ? receivers : 0);
+  host_arena_.add(host_.whitened, wanted_.whitened ? receivers * detectors_.view.components : 0);
   host_arena_.commit();
   host_.cleared[not_finite] = host_.cleared[coincident] = host_.cleared[moved] = std::numeric_limits<int>::max();
   host_.cleared[active_edges] = 0;
@@ -222,6 +241,16 @@ void CudaEvaluator<S>::request() {
   arena_.add(forces_, wanted_.forces ? 3 * nodes : 0);
   arena_.add(force_tangents_, is_dual<S> ? 3 * nodes : 0);
   arena_.add(atom_virials_, wanted_.atom_virials ? 9 * nodes : 0);
+  const std::size_t scalars = receivers * network_->features();
+  arena_.add(node_features_, wanted_.features ? scalars : 0);
+  arena_.add(feature_tangents_, wanted_.feature_tangents ? scalars : 0);
+  arena_.add(feature_weights_, wanted_.weighted ? scalars : 0);
+  arena_.add(members_, wanted_.members ? receivers * detectors_.view.members : 0);
+  arena_.add(force_std_, wanted_.force_std ? receivers : 0);
+  arena_.add(distances_, wanted_.distances ? receivers : 0);
+  arena_.add(whitened_, wanted_.whitened ? receivers * detectors_.view.components : 0);
+  arena_.add(centred_, wanted_.detects() ? receivers * detectors_.in : 0);
+  arena_.add(detected_, wanted_.detects() ? receivers * detectors_.out : 0);
   virial_rows_ = wanted_.virial ? static_cast<int>(receivers) : 0;
   arena_.add(virials_[0], 9 * std::size_t(virial_rows_));
   arena_.add(virials_[1], wanted_.virial ? 9 * (receivers / SumRows::rows_per_team + 1) : 0);

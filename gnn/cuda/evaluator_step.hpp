@@ -17,6 +17,7 @@ void CudaEvaluator<S>::begin() {
     stream_.upload(strains_, host_.strains, 9 * std::size_t(structures_) * sizeof(double));
     if (structures_) stream_.upload(structure_, host_.structure, nodes * sizeof(int));
   }
+  if (wanted_.weighted) stream_.upload(feature_weights_, host_.feature_weights, std::size_t(graph_.receivers) * network_->features() * sizeof(double));
   stream_.upload(status_, host_.cleared, edge_status_size * sizeof(int));
   g_ = graph_;
   g_.x = x_;
@@ -41,7 +42,7 @@ void CudaEvaluator<S>::begin() {
   form.forces = wanted_.forces ? edge_forces_ : nullptr;
   form.energies = sums_;
   form.status = status_;
-  form.repels = network_->repels && !wanted_.weights;
+  form.repels = network_->repels && !wanted_.weights && !wanted_.weighted;
   form.repulsion = network_->repulsion;
   form.radii = radii_.data(), form.elements = elements_.data(), form.scale = scale_.data();
   stream_.teams(form, graph_.receivers);
@@ -77,9 +78,16 @@ void CudaEvaluator<S>::passes(Halo* halo) {
 template <class S>
 void CudaEvaluator<S>::finish() {
   const std::size_t nodes = graph_.nodes, receivers = graph_.receivers;
-  CollectEnergies<S> energies{g_, offset_.data(), scale_.data(), sums_, energies_};
+  CollectEnergies<S> energies{g_, wanted_.weighted ? nullptr : offset_.data(), scale_.data(), sums_, energies_};
   stream_.each(energies, graph_.receivers);
   stream_.download(host_.energies, energies_, receivers * sizeof(double));
+  const std::size_t features = network_->features(), members = detectors_.view.members, components = detectors_.view.components;
+  if (wanted_.features) stream_.download(host_.features, node_features_, receivers * features * sizeof(double));
+  if (wanted_.feature_tangents) stream_.download(host_.feature_tangents, feature_tangents_, receivers * features * sizeof(double));
+  if (wanted_.members) stream_.download(host_.members, members_, receivers * members * sizeof(double));
+  if (wanted_.force_std) stream_.download(host_.force_std, force_std_, receivers * sizeof(double));
+  if (wanted_.distances) stream_.download(host_.distances, distances_, receivers * sizeof(double));
+  if (wanted_.whitened) stream_.download(host_.whitened, whitened_, receivers * components * sizeof(double));
   if (!wanted_.forces) return;
   CollectForces<S> collect;
   collect.g = g_;
@@ -117,6 +125,13 @@ void CudaEvaluator<S>::collect(GraphResult& result) {
   if (result.atom_virials) std::copy_n(host_.atom_virials, 9 * nodes, result.atom_virials);
   std::fill(std::begin(result.virial), std::end(result.virial), 0.0);
   if (wanted_.virial && receivers > 0) std::copy_n(host_.virial, 9, result.virial);
+  const std::size_t features = network_->features(), members = detectors_.view.members, components = detectors_.view.components;
+  if (wanted_.features) std::copy_n(host_.features, receivers * features, result.features);
+  if (wanted_.feature_tangents) std::copy_n(host_.feature_tangents, receivers * features, result.feature_tangents);
+  if (wanted_.members) std::copy_n(host_.members, receivers * members, result.member_energies);
+  if (wanted_.force_std) std::copy_n(host_.force_std, receivers, result.force_std);
+  if (wanted_.distances) std::copy_n(host_.distances, receivers, result.distances);
+  if (wanted_.whitened) std::copy_n(host_.whitened, receivers * components, result.whitened);
   flops_ = 0.0;
   bytes_ = count_edge_bytes(receivers, edges_, wanted_.forces, sizeof(S));
   for (const Layer& layer : network_->layers) {

@@ -49,6 +49,8 @@ struct DeviceGraph {
   const DeviceBox* boxes = nullptr;  ///< [structures]
   bool pairs = false;                ///< radial functions depend on the pair of species
 
+  bool operator==(const DeviceGraph&) const = default;
+
   ADATOM_DEVICE int pair(int a, int b) const {  // Network::pair
     if (!pairs) return 0;
     return a < b ? b * (b + 1) / 2 + a : a * (a + 1) / 2 + b;

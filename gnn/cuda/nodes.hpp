@@ -318,11 +318,14 @@ struct ApplyReadout {
 template <class S>
 struct CollectEnergies {
   DeviceGraph g;
-  const double *offset = nullptr, *scale = nullptr;  ///< [species]
+  const double *offset = nullptr, *scale = nullptr;  ///< [species]; null for weighted sums of features, which have neither
   const SumOf<S>* energies = nullptr;
   double* to = nullptr;
 
-  ADATOM_DEVICE void operator()(std::int64_t i) const { to[g.node[i]] = offset[g.species[i]] + scale[g.species[i]] * value(energies[i]); }
+  ADATOM_DEVICE void operator()(std::int64_t i) const {
+    const double e = value(energies[i]);
+    to[g.node[i]] = offset ? offset[g.species[i]] + scale[g.species[i]] * e : e;
+  }
 };
 
 // ------------------------------------------------------------------------------------------------------- rows of a halo

@@ -15,6 +15,8 @@
 
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
+#else
+#include <functional>
 #endif
 
 namespace adatom::gnn::cuda {
@@ -25,18 +27,64 @@ struct OutOfMemory : std::runtime_error {
   std::size_t bytes;
 };
 
-#ifdef __CUDACC__
+#ifndef __CUDACC__
+/// Those that the host executor can be made to return, as CUDA numbers them.
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorDevicesUnavailable = 46,
+  cudaErrorECCUncorrectable = 214,
+  cudaErrorNvlinkUncorrectable = 220,
+  cudaErrorIllegalAddress = 700,
+  cudaErrorLaunchTimeout = 702,
+  cudaErrorHardwareStackError = 714,
+  cudaErrorIllegalInstruction = 715,
+  cudaErrorMisalignedAddress = 716,
+  cudaErrorInvalidAddressSpace = 717,
+  cudaErrorInvalidPc = 718,
+  cudaErrorLaunchFailure = 719,
+  cudaErrorUnknown = 999
+};
+const char* cudaGetErrorString(cudaError_t);
+inline void cudaGetLastError() {}
+/// What a call of the CUDA runtime would return: a fault from the n-th call on where ADATOM_HOST_FAULT is "n,number of the error".
+cudaError_t call_runtime();
+#endif
+
+/// Throws std::runtime_error that says what to do.
 inline void check(cudaError_t status, const char* doing) {
   if (status == cudaSuccess) return;
   cudaGetLastError();  // so that the next call does not report it again
   std::string advice;
-  if (status == cudaErrorMemoryAllocation) advice = "; other processes or models may hold the memory (nvidia-smi lists them): use fewer atoms or more devices";
-  if (status == cudaErrorDevicesUnavailable) advice = "; another process holds the device: end it, or choose a device with CUDA_VISIBLE_DEVICES";
-  if (status == cudaErrorECCUncorrectable || status == cudaErrorLaunchFailure || status == cudaErrorIllegalAddress || status == cudaErrorUnknown)
-    advice = "; the device is lost for this process: restart it (from the last checkpoint)";
+  switch (status) {
+    case cudaErrorMemoryAllocation:
+      advice = "; other processes or models may hold the memory (nvidia-smi lists them): use fewer atoms or more devices";
+      break;
+    case cudaErrorDevicesUnavailable:
+      advice = "; another process holds the device: end it, or choose a device with CUDA_VISIBLE_DEVICES";
+      break;
+    case cudaErrorECCUncorrectable:
+      advice = "; the device's memory is faulty (nvidia-smi -q -d ECC): restart this process (from the last checkpoint), on another device if it happens again";
+      break;
+    // After these every call of this process fails.
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorLaunchFailure:
+    case cudaErrorUnknown:
+      advice = "; the device is lost for this process: restart it (from the last checkpoint)";
+      break;
+    default: break;
+  }
   throw std::runtime_error(std::string("CUDA device: ") + cudaGetErrorString(status) + " while " + doing + advice);
 }
 
+#ifdef __CUDACC__
 /// The device of this process: of several on one machine the launcher's local rank tells which.
 inline int chosen_device() {
   int count = 0;
@@ -214,15 +262,25 @@ void Team<OneWarp>::overrun() {
   throw std::logic_error("a kernel takes more shared memory than its launch says");
 }
 
+/// Everything is done at once, except for what is recorded, which is kept with its arguments as CUDA does.
 class Stream {
  public:
-  void use() {}
-  void upload(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes); }
-  void download(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes); }
+  Stream() { check(call_runtime(), "making a stream"); }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  void use() { check(call_runtime(), "choosing it"); }
+  void upload(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes, "copying to it"); }
+  void download(void* to, const void* from, std::size_t bytes) { copy(to, from, bytes, "copying from it"); }
   void clear(void* p, std::size_t bytes) {
-    if (bytes) std::memset(p, 0, bytes);
+    if (!bytes) return;
+    check(call_runtime(), "clearing memory");
+    enqueue([p, bytes] { std::memset(p, 0, bytes); });
   }
-  void synchronize() {}
+  void synchronize() {
+    if (recording_) throw std::logic_error("a step that is recorded waits");
+    check(call_runtime(), "waiting for kernels");
+  }
 
   template <class K>
   void teams(const K& kernel, std::int64_t count, std::size_t shared = 0, int threads = warp_size) {
@@ -230,30 +288,70 @@ class Stream {
     if (shared > most_shared()) throw std::runtime_error("model: a layer needs more shared memory than a CUDA device has");
     if (threads > K::most_threads || threads % warp_size != 0 || (K::one_warp && threads != warp_size))
       throw std::logic_error("a launch of an impossible size");
-    const bool backwards = runs_backwards();
-    for (std::int64_t k = 0; k < count; ++k) {
-      Team<K::one_warp> team(backwards ? count - 1 - k : k, threads, shared, backwards);
-      kernel(team);
-    }
+    check(call_runtime(), "starting a kernel");
+    enqueue([kernel, count, shared, threads] {
+      const bool backwards = runs_backwards();
+      for (std::int64_t k = 0; k < count; ++k) {
+        Team<K::one_warp> team(backwards ? count - 1 - k : k, threads, shared, backwards);
+        kernel(team);
+      }
+    });
     ++launches_;
   }
   template <class K>
   void each(const K& kernel, std::int64_t n) {
     if (n <= 0) return;
-    const bool backwards = runs_backwards();
-    for (std::int64_t k = 0; k < n; ++k) kernel(backwards ? n - 1 - k : k);
+    check(call_runtime(), "starting a kernel");
+    enqueue([kernel, n] {
+      const bool backwards = runs_backwards();
+      for (std::int64_t k = 0; k < n; ++k) kernel(backwards ? n - 1 - k : k);
+    });
     ++launches_;
   }
+
+  /// As on a device: from the second time on with the same key what was recorded then is done again, whatever `record` would enqueue now.
   template <class Record>
-  void replay(std::uint64_t, Record record) { record(); }
+  void replay(std::uint64_t key, Record record) {
+    if (key != seen_key_) {
+      seen_key_ = key;
+      graph_.clear();
+      record();
+      return;
+    }
+    if (graph_.empty()) {
+      recording_ = true;
+      try {
+        record();
+      } catch (...) {
+        recording_ = false;
+        graph_.clear();
+        throw;
+      }
+      recording_ = false;
+    }
+    check(call_runtime(), "starting a graph");
+    for (const auto& task : graph_) task();
+  }
 
   std::size_t most_shared() const { return 227 * 1024; }  // as compute capability 9.0
   long launches() const { return launches_; }
 
  private:
-  static void copy(void* to, const void* from, std::size_t bytes) {
-    if (bytes) std::memcpy(to, from, bytes);
+  template <class Task>
+  void enqueue(const Task& task) {
+    if (recording_)
+      graph_.emplace_back(task);
+    else
+      task();
   }
+  void copy(void* to, const void* from, std::size_t bytes, const char* doing) {
+    if (!bytes) return;
+    check(call_runtime(), doing);
+    enqueue([to, from, bytes] { std::memcpy(to, from, bytes); });
+  }
+  std::vector<std::function<void()>> graph_;
+  bool recording_ = false;
+  std::uint64_t seen_key_ = 0;
   long launches_ = 0;
 };
 #endif
@@ -304,8 +402,13 @@ class Store {
       Piece fresh;
       fresh.size = std::max(bytes, smallest_piece);
       fresh.device = static_cast<unsigned char*>(allocate(fresh.size));
+      try {
+        fresh.host = static_cast<unsigned char*>(allocate_host(fresh.size));
+      } catch (...) {
+        release(fresh.device);
+        throw;
+      }
       pieces_.push_back(fresh);
-      pieces_.back().host = static_cast<unsigned char*>(allocate_host(fresh.size));
     }
     Piece& piece = pieces_[piece_];
     void* const p = piece.device + piece.used;

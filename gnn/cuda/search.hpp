@@ -182,9 +182,11 @@ struct FindEdges {
     if (i == j && h0 == 0 && h1 == 0 && h2 == 0) return false;
     double r2 = 0.0;
     for (int c = 0; c < 3; ++c) {
-      // (x_j - x_i) + S h changes its sign, and nothing else, when sender and receiver change places: both edges of a pair are found, or none.
-      const double d = (x[3 * std::size_t(j) + c] - x[3 * std::size_t(i) + c]) + (h0 * box.vectors[c] + h1 * box.vectors[3 + c] + h2 * box.vectors[6 + c]);
-      r2 = r2 + d * d;
+      // (x_j - x_i) + S h changes its sign, and nothing else, when sender and receiver change places: both edges of a pair are found, or none. Which products
+      // are fused is said, not left to the compiler, which may choose otherwise where edges are counted than where they are listed.
+      const double shift = ::fma(double(h2), box.vectors[6 + c], ::fma(double(h1), box.vectors[3 + c], h0 * box.vectors[c]));
+      const double d = (x[3 * std::size_t(j) + c] - x[3 * std::size_t(i) + c]) + shift;
+      r2 = ::fma(d, d, r2);
     }
     return r2 < in.range2;
   }

@@ -60,6 +60,7 @@ class TaskMaker {
     if (gradients && receivers_ > 0) add_gradients(layer, t);
     return t;
   }
+  MapTasks<T> make(const DetectorWeights<T>& detectors) const { return map(detectors.map, false, FeatureLayout{}); }
 
  private:
   static constexpr int nodes_per_range = nodes_per_group * 8;

@@ -5,6 +5,7 @@
 
 #include "gnn/cuda/contract.hpp"
 #include "gnn/cuda/convolve.hpp"
+#include "gnn/cuda/detect.hpp"
 #include "gnn/cuda/element.hpp"
 #include "gnn/cuda/exact_radial.hpp"
 #include "gnn/cuda/linear.hpp"
@@ -39,7 +40,8 @@ struct DeviceMap {
   int bias_offset = 0;
 
   DeviceMap() = default;
-  DeviceMap(Store& store, const LinearMap& map) : bias(store, converted<T>(map.bias)), bias_offset(map.bias_offset) {
+  /// `reverses`: also what its reverse pass needs.
+  DeviceMap(Store& store, const LinearMap& map, bool reverses = true) : bias(store, converted<T>(map.bias)), bias_offset(map.bias_offset) {
     for (const LinearPart& p : map.parts) {
       MapPart<T> part;
       const Matrix& first = p.matrices.front();
@@ -47,7 +49,7 @@ struct DeviceMap {
       part.reverse = {nullptr, nullptr, p.ir.dim(), first.out, first.in, p.out, p.out_row, p.in, p.in_row, 0, 0};
       for (const Matrix& m : p.matrices) {
         part.matrices.emplace_back(store, converted<T>(m.weight));
-        part.transposed_matrices.emplace_back(store, transposed<T>(m));
+        if (reverses) part.transposed_matrices.emplace_back(store, transposed<T>(m));
       }
       parts.push_back(std::move(part));
     }
@@ -231,6 +233,7 @@ struct LayerWeights {
   ReadoutWeights<T> readout;
   DeviceArray<Gate::Scalars> gate_scalars;
   DeviceArray<Gate::Gated> gate_gated;
+  DeviceArray<int> scalars;  ///< offsets of the scalar features
   DeviceArray<T> element_matrices;
   std::vector<DeviceArray<const T*>> element_lists;
   DeviceArray<ElementPart<T>> element_parts;
@@ -243,7 +246,8 @@ struct LayerWeights {
   LayerWeights(Store& store, const Network& network, const Layer& layer, int widest)
       : spec(&layer), up(store, layer.up), linear(store, layer.linear), message_skip(store, layer.message_skip), product(store, layer.product),
         skip(store, layer.skip), species_features(store, joined(layer.species_features)), skip_bias(store, joined(layer.skip_bias)),
-        convolution(store, layer.paths, widest), gate_scalars(store, layer.gate.scalars), gate_gated(store, layer.gate.gated) {
+        convolution(store, layer.paths, widest), gate_scalars(store, layer.gate.scalars), gate_gated(store, layer.gate.gated),
+        scalars(store, layer.scalars) {
     if (network.splines) {
       table = TableWeights<T>(store, layer.table);
       if (!layer.density.empty()) density_table = TableWeights<T>(store, layer.density_table);
@@ -313,6 +317,34 @@ struct LayerWeights {
       (k % 2 ? all[k / 2].reverse : all[k / 2].forward) = element_lists.back().data();
     }
     element_parts = DeviceArray<ElementPart<T>>(store, all);
+  }
+};
+
+template <class T>
+struct DetectorWeights {
+  DeviceArray<T> mean;  ///< [species][in]
+  DeviceMap<T> map;     ///< x - mean to whitened features and what members add
+  DeviceArray<int> band_ends;
+  DeviceArray<double> distance_scale, force;
+  int in = 0, out = 0;  ///< padded
+  DeviceDetectors view;
+
+  DetectorWeights() = default;
+  DetectorWeights(Store& store, const Detectors& d) : in(padded(d.features)), out(padded(d.outputs())) {
+    std::vector<T> means;
+    std::vector<double> coefficients;
+    for (const auto& row : d.mean) {
+      means.insert(means.end(), row.begin(), row.end());
+      means.resize((means.size() + in - 1) / in * in);
+    }
+    for (const auto& row : d.force) coefficients.insert(coefficients.end(), row.begin(), row.end());
+    LinearMap linear;
+    linear.parts.push_back({Irrep{0, 1}, 0, 0, in, out, d.matrices});
+    mean = DeviceArray<T>(store, means);
+    map = DeviceMap<T>(store, linear, false);
+    band_ends = DeviceArray<int>(store, d.band_ends);
+    distance_scale = DeviceArray<double>(store, d.distance_scale), force = DeviceArray<double>(store, coefficients);
+    view = {d.components, d.members, static_cast<int>(d.band_ends.size()), band_ends.data(), distance_scale.data(), force.data()};
   }
 };
 

@@ -165,6 +165,35 @@ TEST_CASE("lists of the device have the edges of the host's, in an order that re
     }
 }
 
+TEST_CASE("both edges of a pair are found, or none, where rounding decides whether it is in range") {
+  // A crystal that is turned and moved: distances of neighbours are the range but for rounding.
+  std::mt19937 g(3);
+  std::uniform_real_distribution<double> uniform(-1.0, 1.0);
+  std::size_t found = 0, possible = 0;
+  for (int repeat = 0; repeat < 8; ++repeat) {
+    const double a = 1.7 + uniform(g) * 0.3, angle = uniform(g), tilt = uniform(g);
+    const double ca = std::cos(angle), sa = std::sin(angle), ct = std::cos(tilt), st = std::sin(tilt);
+    const auto turned = [&](double x, double y, double z) { return Vector3{ca * x - sa * y, ct * (sa * x + ca * y) - st * z, st * (sa * x + ca * y) + ct * z}; };
+    Structure s;
+    const int n = 4;
+    s.cell = {turned(n * a, 0, 0), turned(0, n * a, 0), turned(0, 0, n * a)};
+    s.pbc = {true, true, true};
+    const Vector3 origin{20 * uniform(g), 20 * uniform(g), 20 * uniform(g)};
+    for (int k = 0; k < n * n * n; ++k) {
+      s.positions.push_back(turned(a * (k % n), a * (k / n % n), a * (k / n / n)));
+      for (int c = 0; c < 3; ++c) s.positions.back()[c] += origin[c];
+      s.numbers.push_back(1);
+    }
+    const Made made = make({s}, std::vector<int>(s.numbers.size(), 0), 1, a);
+    const std::set<Edge> edges(made.edges.begin(), made.edges.end());
+    REQUIRE(edges.size() == made.edges.size());
+    for (const Edge& e : made.edges) REQUIRE(edges.count({e.sender, e.receiver, e.structure, {-e.h[0], -e.h[1], -e.h[2]}}) == 1);
+    found += edges.size(), possible += 6 * s.numbers.size();
+  }
+  CHECK(found > possible / 10);
+  CHECK(found < possible * 9 / 10);
+}
+
 TEST_CASE("exclusive sums of more numbers than two levels of blocks take") {
   const int n = 2048 * 2048 + 77;
   std::vector<int> values(n), totals(2052 + 4);

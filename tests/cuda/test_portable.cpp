@@ -9,17 +9,6 @@
 using namespace adatom::gnn;
 using namespace adatom::gnn::cuda;
 
-namespace adatom::gnn::cuda {
-// The memory of the tests' own launches.
-bool runs_backwards() { return std::getenv("ADATOM_HOST_ORDER") != nullptr; }
-void* allocate(std::size_t bytes) {
-  void* p = operator new(bytes);
-  std::memset(p, 0xff, bytes);
-  return p;
-}
-void release(void* p) { operator delete(p); }
-}  // namespace adatom::gnn::cuda
-
 namespace {
 
 /// Sums of 64 numbers by two warps; `barrier`: between writing and reading.
@@ -67,6 +56,26 @@ TEST_CASE("phases, sums over warps, blocks") {
   const std::vector<double> expected{(32 * 33) / 2.0, 63 * 64 / 2.0 - (32 * 33) / 2.0, 32 * 64 + (32 * 33) / 2.0, 32 * 64 + 63 * 64 / 2.0 - (32 * 33) / 2.0};
   CHECK(run(true, false) == expected);
   CHECK(run(true, true) == expected);
+}
+
+TEST_CASE("a step that is recorded is done again with the arguments that it had, until its key changes") {
+  double from[3] = {1, 2, 3}, other[3] = {10, 20, 30}, to[3] = {};
+  Stream stream;
+  const double* source = from;
+  const auto step = [&] { stream.upload(to, source, sizeof to); };
+  for (int k = 0; k < 2; ++k) {  // done, then recorded
+    stream.replay(1, step);
+    CHECK(to[1] == 2);
+  }
+  source = other;
+  from[1] = 4;
+  stream.replay(1, step);
+  CHECK(to[1] == 4);
+  stream.replay(2, step);
+  CHECK(to[1] == 20);
+  stream.replay(3, step);
+  CHECK_THROWS_AS(stream.replay(3, [&] { stream.synchronize(); }), std::logic_error);
+  stream.synchronize();
 }
 
 TEST_CASE("a barrier that is missing shows") {

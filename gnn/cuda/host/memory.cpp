@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Memory of the host executor (gnn/cuda/portable.hpp): NaN before it is written, every array an allocation of its own, and no more than ADATOM_HOST_MEMORY
-// bytes altogether where that is set, so that running out of memory can be tested.
+// bytes altogether where that is set, so that running out of memory can be tested. And faults of a device (ADATOM_HOST_FAULT).
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -23,6 +23,32 @@ std::size_t room() {
 
 }  // namespace
 
+cudaError_t call_runtime() {
+  static std::string current;  // calls are counted from when the variable is set
+  static long calls = 0;
+  const std::lock_guard<std::mutex> lock(mutex);
+  const char* fault = std::getenv("ADATOM_HOST_FAULT");
+  if (!fault) {
+    current.clear();
+    return cudaSuccess;
+  }
+  if (current != fault) current = fault, calls = 0;
+  char* end = nullptr;
+  const long first = std::strtol(fault, &end, 10);
+  return ++calls >= first && *end == ',' ? static_cast<cudaError_t>(std::atoi(end + 1)) : cudaSuccess;
+}
+
+const char* cudaGetErrorString(cudaError_t status) {
+  switch (status) {
+    case cudaErrorMemoryAllocation: return "out of memory";
+    case cudaErrorDevicesUnavailable: return "CUDA-capable device(s) is/are busy or unavailable";
+    case cudaErrorECCUncorrectable: return "uncorrectable ECC error encountered";
+    case cudaErrorIllegalAddress: return "an illegal memory access was encountered";
+    case cudaErrorLaunchFailure: return "unspecified launch failure";
+    default: return "unknown error";
+  }
+}
+
 bool runs_backwards() {
   const char* order = std::getenv("ADATOM_HOST_ORDER");
   return order && std::string(order) == "reverse";
@@ -34,6 +60,7 @@ std::size_t free_memory() {
 }
 
 void* allocate(std::size_t bytes) {
+  check(call_runtime(), "allocating memory");
   const std::lock_guard<std::mutex> lock(mutex);
   if (bytes > room() - std::min(in_use, room())) throw OutOfMemory(bytes);
   void* p = operator new(bytes, alignment);
