@@ -86,8 +86,7 @@ AtomicEnergies AtomicEnergyFit::solve(const std::map<int, double>& isolated) con
   decomposition.setThreshold(1e-10);
   decomposition.compute(r(Eigen::all, fitted));
   const Eigen::VectorXd x = decomposition.solve(rhs);
-  for (std::size_t k = 0; k < fitted.size(); ++k)
-    result.elements[fitted[k]] = {x[static_cast<Eigen::Index>(k)], AtomicEnergies::Origin::least_squares};
+  for (std::size_t k = 0; k < fitted.size(); ++k) result.elements[fitted[k]] = {x[static_cast<Eigen::Index>(k)], AtomicEnergies::Origin::least_squares};
   result.fitted = static_cast<int>(fitted.size());
   result.rank = static_cast<int>(decomposition.rank());
   return result;

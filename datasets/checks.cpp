@@ -72,9 +72,8 @@ class Checker {
     const auto missing = [&](const std::vector<FrameReference>& list, std::int64_t with, const char* code, const std::string& what, Severity some) {
       if (list.empty() || good == 0) return;
       if (with == 0)
-        add(what == "stress" ? Severity::note : Severity::warning, code,
-            "no frame has " + std::string(what == "energy" ? "an " : "a ") + what + " label", "leave " + what + " out of the loss, or name its key",
-            {});
+        add(what == "stress" ? Severity::note : Severity::warning, code, "no frame has " + std::string(what == "energy" ? "an " : "a ") + what + " label",
+            "leave " + what + " out of the loss, or name its key", {});
       else
         add(some, code,
             frames(list.size()) + " without " + (what == "energy" ? "an " : "a ") + what + " label, where " + std::to_string(with) +
@@ -106,9 +105,7 @@ class Checker {
         }
       }
       const std::string kind = near ? "near-duplicate" : "duplicate", alike = near ? "nearly the same structure" : "the same structure";
-      const auto two = [this](const DuplicateSet& set, const FrameReference& b) {
-        return text(set.frames.front(), report_) + " and " + text(b, report_);
-      };
+      const auto two = [this](const DuplicateSet& set, const FrameReference& b) { return text(set.frames.front(), report_) + " and " + text(b, report_); };
       if (copies)
         add(near ? Severity::note : Severity::warning, near ? "near-duplicates" : "duplicates",
             frames(copies) + " repeat another (" + kind + "s); the first: " + two(sets.front(), sets.front().frames[1]),
@@ -163,8 +160,7 @@ class Checker {
           "convert to eV, eV/angstrom, eV/angstrom^3 if so");
     if (head.median_net_force > most_net_force)
       add(Severity::warning, "net-force",
-          "the forces of a frame" + in_head_ + " do not add up to zero: " + rounded(head.median_net_force) +
-              " eV/angstrom (median of the sum's norm)",
+          "the forces of a frame" + in_head_ + " do not add up to zero: " + rounded(head.median_net_force) + " eV/angstrom (median of the sum's norm)",
           "a model has no net force, so this is noise that it cannot fit: a denser grid or the code's correction of it helps");
     if (head.with_forces > 1 && head.force.max == 0 && head.force.min == 0 && head.atoms > head.frames)
       add(Severity::error, "zero-forces", "all forces" + in_head_ + " are zero", "were they read? Name their key with --forces-key");

@@ -45,9 +45,7 @@ constexpr Alias aliases[] = {{"forces", "force"}, {"virial", "virials"}, {"charg
 
 ExtxyzReader::ExtxyzReader(const std::filesystem::path& file, const LabelKeys& keys) : file_(file), keys_(keys), lines_(file) {}
 
-std::string ExtxyzReader::where() const {
-  return file_.string() + ": frame " + std::to_string(index_) + " (line " + std::to_string(first_line_) + ")";
-}
+std::string ExtxyzReader::where() const { return file_.string() + ": frame " + std::to_string(index_) + " (line " + std::to_string(first_line_) + ")"; }
 
 void ExtxyzReader::fail(const std::string& what) const {
   throw DataError(file_.string() + ": frame " + std::to_string(index_) + " (counted from 0), line " +
@@ -238,8 +236,7 @@ void ExtxyzReader::read_atoms(Frame& frame, std::int64_t n) {
     for (std::string_view rest = line, word; !(word = next_word(rest)).empty();) words_.push_back(word);
     if (words_.size() < columns || (announced_ && words_.size() > columns))
       fail("atom " + std::to_string(i) + " of " + std::to_string(n) + " has " + std::to_string(words_.size()) + " columns, expected " +
-           std::to_string(columns) + " (" + properties_ + ")" +
-           (words_.size() <= 1 ? ": does the frame have fewer atoms than its first line says?" : ""));
+           std::to_string(columns) + " (" + properties_ + ")" + (words_.size() <= 1 ? ": does the frame have fewer atoms than its first line says?" : ""));
     const std::string_view word = words_[elements.first];
     if (last_number == 0 || word != last_symbol) {
       last_number = element(word, number != nullptr);
@@ -256,8 +253,7 @@ void ExtxyzReader::read_cell(Frame& frame) {
   Structure& s = frame.structure;
   if (const KeyValue* lattice = find("Lattice")) {
     if (!parse_numbers(lattice->value, numbers_) || (numbers_.size() != 9 && numbers_.size() != 3))
-      fail("Lattice=" + in_quotes(lattice->value) +
-           ": expected the 9 numbers a_x a_y a_z b_x b_y b_z c_x c_y c_z, or 3 edges of an orthorhombic cell");
+      fail("Lattice=" + in_quotes(lattice->value) + ": expected the 9 numbers a_x a_y a_z b_x b_y b_z c_x c_y c_z, or 3 edges of an orthorhombic cell");
     for (int k = 0; k < 3; ++k)
       for (int x = 0; x < 3; ++x) s.cell[k][x] = numbers_.size() == 9 ? numbers_[3 * k + x] : k == x ? numbers_[k] : 0.0;
     s.pbc.fill(std::any_of(numbers_.begin(), numbers_.end(), [](double a) { return a != 0; }));
@@ -297,8 +293,7 @@ void ExtxyzReader::read_vectors(Frame& frame) {
 void ExtxyzReader::check_periodicity(const Structure& s) const {
   for (int k = 0; k < 3; ++k)
     if (s.pbc[k] && s.cell[k] == Vector3{})
-      fail("it is periodic along vector " + std::to_string(k) +
-           " (pbc), but there is no Lattice or this vector is zero: give the cell, or set pbc to F");
+      fail("it is periodic along vector " + std::to_string(k) + " (pbc), but there is no Lattice or this vector is zero: give the cell, or set pbc to F");
 }
 
 bool ExtxyzReader::read_tensor(const std::string& key, Voigt& tensor) {
@@ -327,8 +322,7 @@ void ExtxyzReader::read_stress(Frame& frame) {
   if (!(cell_volume > 0)) {
     const auto zero = [](const Voigt& t) { return std::all_of(t.begin(), t.end(), [](double a) { return a == 0; }); };
     if (zero(stress) && zero(virial)) return;
-    fail("it has a " + std::string(has_stress ? "stress" : "virial") +
-         ", but no cell with a volume: give a Lattice, or do not read it (empty key name)");
+    fail("it has a " + std::string(has_stress ? "stress" : "virial") + ", but no cell with a volume: give a Lattice, or do not read it (empty key name)");
   }
   if (has_virial) {
     double scale = 0, difference = 0;
@@ -349,8 +343,8 @@ void ExtxyzReader::check_keys() const {
   const auto check = [&](const char* label, const std::string& key, const std::string& usual, const std::map<std::string, std::int64_t>& names,
                          const char* kind) {
     if (key.empty() || key == usual || names.count(key) || names.size() >= most_names) return;
-    throw DataError(file_.string() + ": the " + label + " key " + in_quotes(key) + " is in none of its " + std::to_string(index_ + 1) + " frames; " +
-                    kind + " that are: " + list(names));
+    throw DataError(file_.string() + ": the " + label + " key " + in_quotes(key) + " is in none of its " + std::to_string(index_ + 1) + " frames; " + kind +
+                    " that are: " + list(names));
   };
   check("energy", keys_.energy, defaults.energy, entries_, "entries");
   check("forces", keys_.forces, defaults.forces, columns_, "columns");

@@ -21,8 +21,7 @@ ExtxyzWriter::ExtxyzWriter(const std::filesystem::path& file, const LabelKeys& k
 void ExtxyzWriter::write(const Frame& frame) {
   const Structure& s = frame.structure;
   const std::size_t n = frame.size();
-  if (n == 0 || s.positions.size() != n || (!frame.forces.empty() && frame.forces.size() != n) ||
-      (!frame.charges.empty() && frame.charges.size() != n))
+  if (n == 0 || s.positions.size() != n || (!frame.forces.empty() && frame.forces.size() != n) || (!frame.charges.empty() && frame.charges.size() != n))
     throw DataError(file_.string() + ": frame " + std::to_string(frames_) + " cannot be written: " + defects(frame).front());
   const bool forces = !frame.forces.empty() && !keys_.forces.empty(), charges = !frame.charges.empty() && !keys_.charges.empty();
 
@@ -35,9 +34,7 @@ void ExtxyzWriter::write(const Frame& frame) {
   buffer_ += "Properties=species:S:1:pos:R:3";
   if (forces) buffer_ += ":" + keys_.forces + ":R:3";
   if (charges) buffer_ += ":" + keys_.charges + ":R:1";
-  const auto entry = [this](const std::string& key, const std::string& value) {
-    buffer_.append(" ").append(quote_value(key)).append("=").append(value);
-  };
+  const auto entry = [this](const std::string& key, const std::string& value) { buffer_.append(" ").append(quote_value(key)).append("=").append(value); };
   if (frame.energy && !keys_.energy.empty()) entry(keys_.energy, number_text(*frame.energy));
   if (frame.stress && !keys_.stress.empty()) {
     std::string matrix = "\"";

@@ -91,10 +91,8 @@ std::vector<std::string> defects(const Frame& frame) {
       break;
     }
   const Weights& w = frame.weights;
-  for (const auto& [name, value] :
-       {std::pair{"weight", w.config}, {"energy weight", w.energy}, {"forces weight", w.forces}, {"stress weight", w.stress}})
-    if (!(value >= 0) || !std::isfinite(value))
-      found.push_back("its " + std::string(name) + " is " + number_text(value) + ", expected a number from 0");
+  for (const auto& [name, value] : {std::pair{"weight", w.config}, {"energy weight", w.energy}, {"forces weight", w.forces}, {"stress weight", w.stress}})
+    if (!(value >= 0) || !std::isfinite(value)) found.push_back("its " + std::string(name) + " is " + number_text(value) + ", expected a number from 0");
   return found;
 }
 

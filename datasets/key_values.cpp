@@ -13,14 +13,10 @@ bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
 char closing(char open) {
   switch (open) {
     case '"':
-    case '\'':
-      return open;
-    case '{':
-      return '}';
-    case '[':
-      return ']';
-    default:
-      return 0;
+    case '\'': return open;
+    case '{': return '}';
+    case '[': return ']';
+    default: return 0;
   }
 }
 
@@ -62,8 +58,7 @@ void parse_key_values(std::string_view comment, std::vector<KeyValue>& pairs) {
   };
   for (skip_blanks(); at < comment.size(); skip_blanks()) {
     KeyValue& pair = pairs.emplace_back();
-    if (!closing(comment[at]) || !read_delimited(comment, at, pair.key))
-      pair.key = read_plain(comment, at, at < comment.size() && comment[at] != '=');
+    if (!closing(comment[at]) || !read_delimited(comment, at, pair.key)) pair.key = read_plain(comment, at, at < comment.size() && comment[at] != '=');
     const std::size_t after_key = at;
     skip_blanks();
     if (at >= comment.size() || comment[at] != '=') {

@@ -88,8 +88,7 @@ Json json(const HeadSummary& head, std::size_t longest) {
   document["force_outliers"] = json(head.force_outliers, longest);
   document["energy_force_slope"] = {{"pairs", head.slope.pairs}, {"median", head.slope.median}, {"quartiles", {head.slope.q1, head.slope.q3}}};
   Json& units = document["unit_suspicions"] = Json::array();
-  for (const UnitSuspicion& suspicion : head.units)
-    units.push_back({{"quantity", suspicion.quantity}, {"unit", suspicion.unit}, {"reason", suspicion.reason}});
+  for (const UnitSuspicion& suspicion : head.units) units.push_back({{"quantity", suspicion.quantity}, {"unit", suspicion.unit}, {"reason", suspicion.reason}});
   return document;
 }
 

@@ -23,8 +23,7 @@ std::uint64_t composition_hash(const Structure& structure) {
   int divisor = 0;
   for (const auto& [z, atoms] : ratios) divisor = std::gcd(divisor, atoms);
   std::uint64_t hash = 0;
-  for (const auto& [z, atoms] : ratios)
-    hash = scatter(hash ^ scatter(static_cast<std::uint64_t>(z) << 32 | static_cast<std::uint64_t>(atoms / divisor)));
+  for (const auto& [z, atoms] : ratios) hash = scatter(hash ^ scatter(static_cast<std::uint64_t>(z) << 32 | static_cast<std::uint64_t>(atoms / divisor)));
   return hash;
 }
 
@@ -142,9 +141,8 @@ std::vector<int> Splitter::finish() {
 
   for (std::size_t p = 0; p < sizes.size(); ++p)
     if (sizes[p] == 0)
-      throw DataError("part " + std::to_string(p) + " of the split is empty: " + std::to_string(rows_.size()) + " frames in " +
-                      std::to_string(units_) + " groups are too few for " + std::to_string(sizes.size()) +
-                      " parts of these sizes: ask for other sizes or group by something smaller");
+      throw DataError("part " + std::to_string(p) + " of the split is empty: " + std::to_string(rows_.size()) + " frames in " + std::to_string(units_) +
+                      " groups are too few for " + std::to_string(sizes.size()) + " parts of these sizes: ask for other sizes or group by something smaller");
   return part;
 }
 

@@ -138,8 +138,8 @@ void Statistics::add_labels(const Frame& frame, const FrameReference& reference,
 
 void Statistics::add_slope(const Frame& frame, const FrameReference& reference) {
   const Structure &now = frame.structure, &before = previous_.structure;
-  const bool follows = reference.source == previous_reference_.source && reference.index == previous_reference_.index + 1 &&
-                       frame.head == previous_.head && now.numbers == before.numbers && now.cell == before.cell;
+  const bool follows = reference.source == previous_reference_.source && reference.index == previous_reference_.index + 1 && frame.head == previous_.head &&
+                       now.numbers == before.numbers && now.cell == before.cell;
   auto& slopes = slopes_[head_numbers_[frame.head]];
   if (follows && frame.energy && previous_.energy && !frame.forces.empty() && !previous_.forces.empty() && slopes.size() < most_slopes) {
     double work = 0, longest = 0;

@@ -15,8 +15,7 @@ struct Unit {
   const char* name;
   double size;  // eV
 };
-constexpr Unit energy_units[] = {{"eV", 1.0},  {"hartree", hartree}, {"rydberg", rydberg}, {"kcal/mol", kcal_per_mol}, {"kJ/mol", kJ_per_mol},
-                                 {"meV", 1e-3}};
+constexpr Unit energy_units[] = {{"eV", 1.0}, {"hartree", hartree}, {"rydberg", rydberg}, {"kcal/mol", kcal_per_mol}, {"kJ/mol", kJ_per_mol}, {"meV", 1e-3}};
 
 std::string rounded(double value) {
   std::string text(32, '\0');
@@ -65,18 +64,16 @@ void suspect_forces(const HeadSummary& head, std::vector<UnitSuspicion>& found) 
   if (rms > 10 && rms <= 100) found.push_back({"forces", "kcal/mol/angstrom", fact + "in eV/angstrom more than 10 is rare"});
   // Relaxed structures have small forces too; but then their largest ones are small as well.
   if (rms < 0.05 && head.largest_force.max < 0.3 && head.residual.count >= 10 && head.residual.deviation() > 0.02)
-    found.push_back(
-        {"forces", "hartree/bohr or rydberg/bohr",
-         fact + "with energies that vary by " + rounded(head.residual.deviation()) + " eV per atom, more than 0.05 eV/angstrom is usual"});
+    found.push_back({"forces", "hartree/bohr or rydberg/bohr",
+                     fact + "with energies that vary by " + rounded(head.residual.deviation()) + " eV per atom, more than 0.05 eV/angstrom is usual"});
 }
 
 /// 1 eV/angstrom^3 is 160 GPa: more than the bulk modulus of most solids.
 void suspect_stress(const HeadSummary& head, std::vector<UnitSuspicion>& found) {
   if (head.stress.count < 10) return;
   if (head.stress.rms() > 2)
-    found.push_back(
-        {"stress", head.stress.rms() > 20 ? "kbar" : "GPa or kbar",
-         "stress components have a root mean square of " + rounded(head.stress.rms()) + "; in eV/angstrom^3 more than 1 (160 GPa) is rare"});
+    found.push_back({"stress", head.stress.rms() > 20 ? "kbar" : "GPa or kbar",
+                     "stress components have a root mean square of " + rounded(head.stress.rms()) + "; in eV/angstrom^3 more than 1 (160 GPa) is rare"});
 }
 
 void suspect_slope(const HeadSummary& head, std::vector<UnitSuspicion>& found) {

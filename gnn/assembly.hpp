@@ -68,7 +68,7 @@ class SpeciesStep final : public AssemblyStep {
   std::vector<std::size_t> embedding;  ///< [species] where x_z begins in t
   std::vector<double*> y;              ///< [species][size]
   std::size_t size = 0;
-  int id = -1;                         ///< of y, one species after the other
+  int id = -1;  ///< of y, one species after the other
 
   void forward(const double* tensors) override;
   void reverse(const double* tensors, ArrayGradients& arrays, double* gradient) const override;

@@ -116,9 +116,7 @@ std::unique_ptr<Evaluator> make_cpu_evaluator(std::shared_ptr<const Network> net
 
 double cpu_fma_peak(bool single_precision, int threads) { return backend().fma_peak(single_precision, threads); }
 
-void cpu_multiply(int m, int k, int n, const double* a, const double* b, double* c, bool accumulate) {
-  backend().multiply(m, k, n, a, b, c, accumulate);
-}
+void cpu_multiply(int m, int k, int n, const double* a, const double* b, double* c, bool accumulate) { backend().multiply(m, k, n, a, b, c, accumulate); }
 
 std::string cpu_backend_name() { return backend().name; }
 

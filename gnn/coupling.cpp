@@ -207,8 +207,8 @@ const std::vector<double>& wigner_3j(int l1, int l2, int l3) {
 
 SymmetricCoupling symmetric_coupling(const std::vector<Irrep>& in, Irrep out, int nu) {
   if (in.empty() || nu < 1 || nu > 4) {
-    throw std::invalid_argument("symmetric_coupling of " + std::to_string(in.size()) + " irreps to " + out.str() + " with correlation " +
-                                std::to_string(nu) + ": expected at least one irrep and a correlation of 1, 2, 3 or 4");
+    throw std::invalid_argument("symmetric_coupling of " + std::to_string(in.size()) + " irreps to " + out.str() + " with correlation " + std::to_string(nu) +
+                                ": expected at least one irrep and a correlation of 1, 2, 3 or 4");
   }
   auto paths = inputs(in);
   for (int degree = 1; degree < nu; ++degree) paths = couple_all(paths, degree, in, nu, degree + 1 == nu ? &out : nullptr);

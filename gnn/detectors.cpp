@@ -6,7 +6,9 @@
 namespace adatom::gnn {
 namespace {
 
-[[noreturn]] void fail(const std::string& what) { throw std::runtime_error("its detectors of uncertainty: " + what + ": fit them again with `adatom calibrate`"); }
+[[noreturn]] void fail(const std::string& what) {
+  throw std::runtime_error("its detectors of uncertainty: " + what + ": fit them again with `adatom calibrate`");
+}
 
 const Tensor& get(const Tensors& tensors, const std::string& name, const std::vector<std::size_t>& shape) {
   const auto found = tensors.find("uncertainty." + name);

@@ -15,11 +15,11 @@ namespace adatom::gnn {
 /// features, of mean square 1 over the training set; the others are what each member of the ensemble adds to the atom's energy, eV.
 struct Detectors {
   int features = 0, components = 0, members = 0;
-  std::vector<std::vector<double>> mean;    ///< [species][features]
-  std::vector<Matrix> matrices;             ///< [species] [features][components + members], padded
-  std::vector<int> band_ends;               ///< bands of components, each ends where the next begins; the last ends at `components`
-  std::vector<double> distance_scale;       ///< [species] 99 % quantile of the distance over held-out atoms; 0: an element that was not there
-  std::vector<std::vector<double>> force;   ///< [species][bands + 2]: log of the standard deviation is linear in the logs of these
+  std::vector<std::vector<double>> mean;   ///< [species][features]
+  std::vector<Matrix> matrices;            ///< [species] [features][components + members], padded
+  std::vector<int> band_ends;              ///< bands of components, each ends where the next begins; the last ends at `components`
+  std::vector<double> distance_scale;      ///< [species] 99 % quantile of the distance over held-out atoms; 0: an element that was not there
+  std::vector<std::vector<double>> force;  ///< [species][bands + 2]: log of the standard deviation is linear in the logs of these
 
   int outputs() const { return components + members; }
   double scaled(int z, double y) const { return known(z) ? y / distance_scale[z] : INFINITY; }

@@ -22,13 +22,13 @@ using Tensors = std::map<std::string, Tensor>;
 
 /// How a model file becomes a network that runs.
 struct NetworkOptions {
-  std::vector<int> elements;  ///< atomic numbers of the tensors' Z axes, in order
-  int heads = 1;              ///< size of the tensors' H axes
-  int head = 0;               ///< the head that is evaluated
-  std::vector<int> keep;      ///< indices into `elements` that are kept, in this order; species of a graph index this list
-  bool splines = true;        ///< tabulate radial functions
+  std::vector<int> elements;           ///< atomic numbers of the tensors' Z axes, in order
+  int heads = 1;                       ///< size of the tensors' H axes
+  int head = 0;                        ///< the head that is evaluated
+  std::vector<int> keep;               ///< indices into `elements` that are kept, in this order; species of a graph index this list
+  bool splines = true;                 ///< tabulate radial functions
   const Tensors* detectors = nullptr;  ///< of uncertainty, where the model has some and they are wanted
-  int knots = 0;              ///< of networks for training: intervals of the tables, 0 for as many as the first weights need
+  int knots = 0;                       ///< of networks for training: intervals of the tables, 0 for as many as the first weights need
 };
 
 enum class Scalar { float32, float64, dual32, dual64 };
@@ -57,9 +57,9 @@ struct LossGradient {
 
 /// The cell of a structure, divided into bins for a search: potential/cell_grid.hpp. Vectors along which it is not periodic are of unit length.
 struct SearchBox {
-  double vectors[9], reciprocal[9];         ///< rows, angstrom
-  double low[3], inverse_extent[3];         ///< what the bins divide, in fractional coordinates
-  int bins[3], reach[3];                    ///< neighbours are at most `reach` bins away; beyond 0 .. bins-1 begin periodic images
+  double vectors[9], reciprocal[9];  ///< rows, angstrom
+  double low[3], inverse_extent[3];  ///< what the bins divide, in fractional coordinates
+  int bins[3], reach[3];             ///< neighbours are at most `reach` bins away; beyond 0 .. bins-1 begin periodic images
   int periodic[3];
 };
 
@@ -86,9 +86,7 @@ class Evaluator {
   virtual bool finds_neighbours() const { return false; }
   /// evaluate() for structures, without a graph. `revision` changes whenever anything but positions and boxes does, 0: never keep; lists are kept while cells
   /// stay and atoms move by less than half of what `range` is above the cutoff.
-  virtual void evaluate_structures(const StructureView&, std::uint64_t /*revision*/, GraphResult&) {
-    throw std::logic_error("this evaluator needs a graph");
-  }
+  virtual void evaluate_structures(const StructureView&, std::uint64_t /*revision*/, GraphResult&) { throw std::logic_error("this evaluator needs a graph"); }
 
   /// dL/d(array) for a loss of the energies, forces and strain derivatives of the graph, all terms together, by one pass in dual arithmetic (arXiv
   /// 2206.07697 trains by two nested reverse passes instead): positions move along -dL/dF and dL/ds, the adjoint of each energy is 1 + e dL/dE; then the

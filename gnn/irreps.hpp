@@ -35,7 +35,7 @@ class Irreps {
 
   int count(Irrep ir) const;  ///< channels of this irrep, over all entries
   int dim() const;
-  int lmax() const;           ///< -1 if empty
+  int lmax() const;  ///< -1 if empty
   std::size_t size() const { return entries_.size(); }
   const MulIrrep& operator[](std::size_t i) const { return entries_[i]; }
   auto begin() const { return entries_.begin(); }

@@ -242,7 +242,7 @@ class Builder {
     /// The array must not change its size or place any more (a vector may be moved). `id`: see Matrix; null where the gradient belongs to another array.
     Copy(Builder& builder, std::vector<double>& array, int* id) : array_(array), assembly_(builder.assembly_) {
       if (!assembly_) return;
-      auto step = std::make_unique<CopyStep>(array.data(), id ? *id = builder.new_array(array.size()) : -1);
+      auto step = std::make_unique<CopyStep>(array.data(), id ? * id = builder.new_array(array.size()) : -1);
       step_ = step.get();
       assembly_->copies.push_back(std::move(step));
     }
@@ -418,7 +418,10 @@ class Builder {
     layer.up = linear_map(name + ".up", in, conv);
 
     // Paths, and the channels of A.
-    struct PathSpec { int entry, l2; Irrep out; };
+    struct PathSpec {
+      int entry, l2;
+      Irrep out;
+    };
     std::vector<PathSpec> path_specs;
     std::vector<MulIrrep> mid_entries;
     std::vector<std::pair<int, int>> path_channels;
@@ -714,7 +717,11 @@ class Builder {
   }
 
   /// What a coefficient of the polynomial is a sum of: factor * weight of a path, in the tensor of an order nu = 1, 2, 3.
-  struct Source { std::size_t order; int path; double factor; };
+  struct Source {
+    std::size_t order;
+    int path;
+    double factor;
+  };
   /// Terms of a polynomial by their ascending indices, -1 where there are fewer than three.
   using Terms = std::map<std::array<int, 3>, std::vector<Source>>;
 
@@ -814,7 +821,8 @@ class Builder {
       if (e.ir.l > 0) entries.push_back(e);
     const Irreps expected{entries};
     for (const Irrep ir : expected.kinds())
-      if (expected.count(ir) != message_irreps.count(ir)) fail("irreps_message of " + name + " is " + message_irreps.str() + ", the gate needs " + expected.str());
+      if (expected.count(ir) != message_irreps.count(ir))
+        fail("irreps_message of " + name + " is " + message_irreps.str() + ", the gate needs " + expected.str());
     return make_channels(entries);
   }
 

@@ -43,8 +43,8 @@ struct LinearPart {
 
 struct LinearMap {
   std::vector<LinearPart> parts;
-  int bias_offset = 0;                     ///< of the 0e row of the output
-  std::vector<double> bias;                ///< of the 0e row; empty without
+  int bias_offset = 0;       ///< of the 0e row of the output
+  std::vector<double> bias;  ///< of the 0e row; empty without
   int bias_id = -1;
   bool empty() const { return parts.empty() && bias.empty(); }
 };
@@ -58,10 +58,10 @@ struct CouplingTerm {
 /// One path of a convolution: A[l3] += R(r) C (h[l1], Y[l2]).
 struct ConvolutionPath {
   int l1, l2, l3;
-  int in, in_row;      ///< offset of row 0 and distance of rows in the sender's features
-  int out, out_row;    ///< the same in A
-  int channels;        ///< padded
-  int radial;          ///< first column of this path's radial functions
+  int in, in_row;    ///< offset of row 0 and distance of rows in the sender's features
+  int out, out_row;  ///< the same in A
+  int channels;      ///< padded
+  int radial;        ///< first column of this path's radial functions
   std::vector<CouplingTerm> coupling;
 };
 
@@ -73,7 +73,7 @@ struct SplineTable {
   struct Segment {
     double begin, h;  ///< angstrom
     int intervals;
-    int first;        ///< row of its first coefficient; it has intervals + 5
+    int first;  ///< row of its first coefficient; it has intervals + 5
   };
   std::vector<Segment> segments;
   int rows = 0;                                   ///< coefficients per function, over all segments
@@ -84,7 +84,9 @@ struct SplineTable {
 
 /// Sums r_i = c_i + sum_j c_ij x_j + sum_n c_in p_n, one for each of some inputs i, where p_n are products of two inputs.
 struct ContractionRows {
-  struct Row { int input, pairs_end, triples_end; };  ///< ends (exclusive) in `pairs` and `triples`; they begin where the previous row's ended
+  struct Row {
+    int input, pairs_end, triples_end;
+  };  ///< ends (exclusive) in `pairs` and `triples`; they begin where the previous row's ended
   std::vector<Row> rows;
   std::vector<int> pairs;    ///< j
   std::vector<int> triples;  ///< n
@@ -98,12 +100,12 @@ struct ContractionComponent {
   int out = 0;  ///< offset of the row in the product's features
   ContractionRows value, gradient;
   std::vector<std::vector<double>> value_coefficients, gradient_coefficients;  ///< [element or 1][coefficient * channels + channel]
-  std::vector<int> ids;  ///< of value_coefficients
+  std::vector<int> ids;                                                        ///< of value_coefficients
 };
 
 struct Contraction {
-  int channels = 0;            ///< padded
-  std::vector<int> inputs;     ///< offset in the message of each x_i's row
+  int channels = 0;                          ///< padded
+  std::vector<int> inputs;                   ///< offset in the message of each x_i's row
   std::vector<std::array<int, 2>> products;  ///< p_n = x_a x_b
   std::vector<ContractionComponent> components;
   FeatureLayout out;
@@ -111,8 +113,14 @@ struct Contraction {
 
 /// Gate: scalars are activated; blocks of higher l are multiplied with activated gate channels.
 struct Gate {
-  struct Scalars { int in, out, channels; Activation activation; double factor; };  ///< channels: padded
-  struct Gated { int gate, in, out, rows, channels, in_row = 0, out_row = 0; };     ///< gate: offset of the gate channels in the input
+  struct Scalars {
+    int in, out, channels;
+    Activation activation;
+    double factor;
+  };  ///< channels: padded
+  struct Gated {
+    int gate, in, out, rows, channels, in_row = 0, out_row = 0;
+  };  ///< gate: offset of the gate channels in the input
   std::vector<Scalars> scalars;
   std::vector<Gated> gated;
   Activation activation = Activation::silu;
@@ -123,72 +131,72 @@ struct Gate {
 struct Readout {
   std::vector<MlpLayer> layers;  ///< in of the first: 0e channels of the features, not padded
   Activation activation = Activation::silu;
-  int in = 0;                    ///< offset of the 0e row
+  int in = 0;                             ///< offset of the 0e row
   std::vector<int> weight_ids, bias_ids;  ///< of each layer; those of biases -1 where there is none
 };
 
 struct Layer {
-  FeatureLayout in_layout;             ///< features before the layer (later layers)
-  FeatureLayout conv_layout;           ///< the sender's features; in the first layer they depend on its element alone
-  LinearMap up;                        ///< from the previous features; empty in the first layer
+  FeatureLayout in_layout;                            ///< features before the layer (later layers)
+  FeatureLayout conv_layout;                          ///< the sender's features; in the first layer they depend on its element alone
+  LinearMap up;                                       ///< from the previous features; empty in the first layer
   std::vector<std::vector<double>> species_features;  ///< training, first layer: [species][conv_layout.size], the senders' features
   int species_features_id = -1;
 
   // Radial functions of all paths: R = phi M, phi = the last hidden activations of the radial MLP (times the cutoff function where it applies to
   // the MLP's output).
-  std::vector<MlpLayer> radial_mlp;    ///< all layers but the last
+  std::vector<MlpLayer> radial_mlp;  ///< all layers but the last
   Activation radial_activation = Activation::silu;
-  bool radial_constant = false;        ///< phi has a last function 1, for the bias of the MLP's last layer
-  int hidden = 0;                      ///< functions phi, padded
-  Matrix radial_matrix;                ///< M [hidden][columns], columns padded per path
-  SplineTable table;                   ///< with splines: of R in later layers; in the first layer of a few combinations of phi that span R
+  bool radial_constant = false;  ///< phi has a last function 1, for the bias of the MLP's last layer
+  int hidden = 0;                ///< functions phi, padded
+  Matrix radial_matrix;          ///< M [hidden][columns], columns padded per path
+  SplineTable table;             ///< with splines: of R in later layers; in the first layer of a few combinations of phi that span R
 
   // Convolution of later layers; in training of all.
   std::vector<ConvolutionPath> paths;
-  FeatureLayout mid_layout;            ///< A: for each irrep the channels of its paths, one path after the other
+  FeatureLayout mid_layout;  ///< A: for each irrep the channels of its paths, one path after the other
 
   // First layer: message = sum over elements z of senders, functions c:  G[z][c] * sum over edges phi_c(r) Y_lm(e).
   // [element of receiver or 1][element of sender]: from B [lm][c] (c fastest, `element_functions` of them) to the message.
-  int element_functions = 0;           ///< padded
+  int element_functions = 0;  ///< padded
   std::vector<std::vector<LinearMap>> element_linear;
   /// Whether this is a first layer in that form; first layers of networks for training have paths.
   bool merged() const { return !element_linear.empty(); }
 
-  std::vector<double> density;         ///< [basis] weights of the edge density; empty without
-  SplineTable density_table;           ///< with splines: one function (padded)
+  std::vector<double> density;  ///< [basis] weights of the edge density; empty without
+  SplineTable density_table;    ///< with splines: one function (padded)
 
   FeatureLayout message_layout;
-  LinearMap linear;                    ///< from A, with the message's skip merged; in the first layer only its bias
-  LinearMap message_skip;              ///< training: the message's skip, not merged
+  LinearMap linear;        ///< from A, with the message's skip merged; in the first layer only its bias
+  LinearMap message_skip;  ///< training: the message's skip, not merged
 
   // Update.
   bool contracts = false;
   Contraction contraction;
-  LinearMap product;                   ///< from the contraction to the features
+  LinearMap product;  ///< from the contraction to the features
   Gate gate;
-  FeatureLayout update_layout;         ///< what the skip adds to: the features, or the gate's input
-  LinearMap skip;                      ///< of the layer's input features; empty without, and in the first layer (skip_bias)
+  FeatureLayout update_layout;                 ///< what the skip adds to: the features, or the gate's input
+  LinearMap skip;                              ///< of the layer's input features; empty without, and in the first layer (skip_bias)
   std::vector<std::vector<double>> skip_bias;  ///< first layer: [element][update_layout.size], what the skip adds
   int skip_bias_id = -1;
-  FeatureLayout out_layout;            ///< features after the layer
+  FeatureLayout out_layout;  ///< features after the layer
 
   bool has_readout = false;
   Readout readout;
-  std::vector<int> scalars;            ///< offsets in out_layout of the 0e channels, without padding
+  std::vector<int> scalars;  ///< offsets in out_layout of the 0e channels, without padding
 };
 
 struct Network {
-  std::vector<int> elements;           ///< atomic numbers of the species
-  double cutoff = 0.0;                 ///< angstrom
-  int l_max = 0;                       ///< of the edge harmonics
-  bool solid_harmonics = false;        ///< harmonics of the edge vector instead of its direction: r^l Y_lm
+  std::vector<int> elements;     ///< atomic numbers of the species
+  double cutoff = 0.0;           ///< angstrom
+  int l_max = 0;                 ///< of the edge harmonics
+  bool solid_harmonics = false;  ///< harmonics of the edge vector instead of its direction: r^l Y_lm
   bool splines = true;
   Radial radial;
-  std::vector<double> radii;           ///< covalent radius per species, where something uses it
+  std::vector<double> radii;  ///< covalent radius per species, where something uses it
   bool repels = false;
   PairRepulsion repulsion;
-  std::vector<double> energy_offset;   ///< per species, eV: reference energy and shift
-  std::vector<double> scale;           ///< per species
+  std::vector<double> energy_offset;  ///< per species, eV: reference energy and shift
+  std::vector<double> scale;          ///< per species
   std::vector<Layer> layers;
   std::string summary;
   std::optional<Detectors> detectors;

@@ -62,12 +62,12 @@ class RadialStep final : public AssemblyStep {
     std::vector<double> inverse;  ///< 1 / standard deviation of each row
   };
   struct Pair {
-    Rows basis;                   ///< [points][basis functions]
-    std::vector<double> factor;   ///< [points] f
-    std::vector<double> spread;   ///< [rows] P f
-    double* coefficients;         ///< [rows][functions] of the table
-    std::vector<Pass> passes;     ///< of the last forward, as what follows
-    Rows scaled, hidden;          ///< f X; P f X
+    Rows basis;                  ///< [points][basis functions]
+    std::vector<double> factor;  ///< [points] f
+    std::vector<double> spread;  ///< [rows] P f
+    double* coefficients;        ///< [rows][functions] of the table
+    std::vector<Pass> passes;    ///< of the last forward, as what follows
+    Rows scaled, hidden;         ///< f X; P f X
   };
 
   RadialStep(const Network& network, SplineTable& table, Collocation collocation);

@@ -26,7 +26,7 @@ void fit(const RadialFunctions& f, int pair, int count, int stride, const Spline
   const double slope[5] = {-1.0 / 24, -10.0 / 24, 0.0, 10.0 / 24, 1.0 / 24}, curvature[5] = {1.0 / 6, 2.0 / 6, -1.0, 2.0 / 6, 1.0 / 6};
   std::vector<Eigen::Triplet<double>> entries;
   Eigen::MatrixXd right = Eigen::MatrixXd::Zero(unknowns, count);
-  const auto equation = [&](int row, int first, const double (&w)[5]) {
+  const auto equation = [&](int row, int first, const double(&w)[5]) {
     for (int k = 0; k < 5; ++k)
       if (w[k] != 0.0) entries.emplace_back(row, first + k, w[k]);
   };
@@ -117,8 +117,8 @@ SplineTable make_spline_table(const RadialFunctions& f, int count, int pairs, do
     table.error = largest > 0.0 ? error / largest : 0.0;
     if (error <= tolerance * largest && slope_error <= 4 * tolerance * largest_slope) return table;
     if (n >= 8192)
-      throw std::runtime_error("model: its radial functions cannot be tabulated: relative error " + std::to_string(table.error) + " with " +
-                               std::to_string(n) + " knots, wanted " + std::to_string(tolerance) + "; load it with splines off");
+      throw std::runtime_error("model: its radial functions cannot be tabulated: relative error " + std::to_string(table.error) + " with " + std::to_string(n) +
+                               " knots, wanted " + std::to_string(tolerance) + "; load it with splines off");
   }
 }
 

@@ -21,7 +21,8 @@ namespace LAMMPS_NS {
 
 FixGuard::FixGuard(LAMMPS* lammps, int narg, char** arg) : Fix(lammps, narg, arg) {
   if (narg < 4)
-    error->all(FLERR, "fix adatom/guard has the form 'fix ID group adatom/guard N [distance X] [force X] [energy X] [action A] [file F] [collect X] [novelty X]'");
+    error->all(FLERR,
+               "fix adatom/guard has the form 'fix ID group adatom/guard N [distance X] [force X] [energy X] [action A] [file F] [collect X] [novelty X]'");
   nevery = utils::inumeric(FLERR, arg[3], false, lmp);
   if (nevery < 1) error->all(FLERR, "fix adatom/guard: N is '" + std::string(arg[3]) + "', expected a number of steps from 1 on");
   bool novelty_given = false;
@@ -48,10 +49,14 @@ FixGuard::FixGuard(LAMMPS* lammps, int narg, char** arg) : Fix(lammps, narg, arg
     } else if (key == "file") {
       file_ = value;
     } else if (key == "action") {
-      if (value == "none") action_ = Action::none;
-      else if (value == "warn") action_ = Action::warn;
-      else if (value == "halt") action_ = Action::halt;
-      else error->all(FLERR, "fix adatom/guard: action is '" + value + "', expected none, warn or halt");
+      if (value == "none")
+        action_ = Action::none;
+      else if (value == "warn")
+        action_ = Action::warn;
+      else if (value == "halt")
+        action_ = Action::halt;
+      else
+        error->all(FLERR, "fix adatom/guard: action is '" + value + "', expected none, warn or halt");
     } else {
       error->all(FLERR, "fix adatom/guard: unknown keyword '" + key + "', expected distance, force, energy, action, file, collect or novelty");
     }
@@ -60,8 +65,8 @@ FixGuard::FixGuard(LAMMPS* lammps, int narg, char** arg) : Fix(lammps, narg, arg
     error->all(FLERR, "fix adatom/guard: no threshold: give at least one of distance, force, energy (distance 1.5 is a good beginning)");
   if (!std::isinf(collect_) && file_.empty()) error->all(FLERR, "fix adatom/guard: collect says which configurations go to a file, but there is no file");
   if (!std::isinf(collect_) && collect_ >= distance_)
-    error->all(FLERR, fmt::format("fix adatom/guard: collect is {}, not below the threshold of distance, {}: such configurations go to the file anyway", collect_,
-                                  distance_));
+    error->all(FLERR, fmt::format("fix adatom/guard: collect is {}, not below the threshold of distance, {}: such configurations go to the file anyway",
+                                  collect_, distance_));
   if (novelty_given && file_.empty()) error->all(FLERR, "fix adatom/guard: novelty says which configurations go to a file, but there is no file");
   scalar_flag = vector_flag = 1;
   size_vector = 6;

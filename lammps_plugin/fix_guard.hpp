@@ -39,8 +39,8 @@ class FixGuard final : public Fix {
   struct Worst {
     double value = 0.0;
     tagint tag = 0;
-    int own = -1;      // index on the rank that has it, -1 on others
-    int element = 0;   // atomic number
+    int own = -1;     // index on the rank that has it, -1 on others
+    int element = 0;  // atomic number
   };
   struct Seen {
     int element;

@@ -120,10 +120,9 @@ adatom::Graph LocalGraph::view() const {
 }
 
 std::size_t LocalGraph::bytes() const {
-  return sizeof(int) * (node_of_atom_.capacity() + atom_of_node_.capacity() + species_.capacity() + shifted_ghosts_.capacity() + sender_.capacity() +
-                        shift_.capacity()) +
-         sizeof(NodeId) * remote_.capacity() + sizeof(std::int64_t) * first_edge_.capacity() +
-         sizeof(double) * (positions_.capacity() + shifts_.capacity());
+  return sizeof(int) *
+             (node_of_atom_.capacity() + atom_of_node_.capacity() + species_.capacity() + shifted_ghosts_.capacity() + sender_.capacity() + shift_.capacity()) +
+         sizeof(NodeId) * remote_.capacity() + sizeof(std::int64_t) * first_edge_.capacity() + sizeof(double) * (positions_.capacity() + shifts_.capacity());
 }
 
 }  // namespace adatom_lammps

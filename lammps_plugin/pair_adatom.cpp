@@ -61,8 +61,7 @@ void PairAdatom::settings(int narg, char** arg) {
     if (k + 1 == narg) error->all(FLERR, "pair_style adatom: '" + key + "' at the end of the command has no value");
     const std::string value = arg[k + 1];
     const auto choose = [&](const std::string& first, const std::string& second) {
-      if (value != first && value != second)
-        error->all(FLERR, "pair_style adatom: " + key + " is '" + value + "', expected " + first + " or " + second);
+      if (value != first && value != second) error->all(FLERR, "pair_style adatom: " + key + " is '" + value + "', expected " + first + " or " + second);
       return value == second;
     };
     if (key == "device") {
@@ -89,8 +88,8 @@ void PairAdatom::settings(int narg, char** arg) {
 void PairAdatom::coeff(int narg, char** arg) {
   const int ntypes = atom->ntypes;
   if (narg < 3)  // that the first two are '* *' is checked by LAMMPS (one_coeff)
-    error->all(FLERR, "pair_coeff for adatom has the form 'pair_coeff * * FILE E_1 ... E_n' with one element for each of the " +
-                          std::to_string(ntypes) + " atom types");
+    error->all(FLERR, "pair_coeff for adatom has the form 'pair_coeff * * FILE E_1 ... E_n' with one element for each of the " + std::to_string(ntypes) +
+                          " atom types");
   if (narg != 3 + ntypes)
     error->all(FLERR, "pair_coeff for adatom names " + std::to_string(narg - 3) + " elements after the file " + arg[2] + ", expected " +
                           std::to_string(ntypes) + ": one for each atom type (NULL for types that another style handles)");
@@ -129,8 +128,7 @@ std::string PairAdatom::load() {
   choose_device();
   try {
     const std::string path = utils::get_potential_file_path(file_);
-    if (path.empty())
-      throw std::runtime_error("model file '" + file_ + "' not found in the working directory nor in the folders of LAMMPS_POTENTIALS");
+    if (path.empty()) throw std::runtime_error("model file '" + file_ + "' not found in the working directory nor in the folders of LAMMPS_POTENTIALS");
     adatom::LoadOptions options = options_;
     options.threads = options_.threads ? options_.threads : comm->nthreads;
     for (const int number : numbers_)
@@ -148,8 +146,8 @@ std::string PairAdatom::load() {
   } else if (comm->me == 0) {
     const auto& info = potential_->info();
     utils::logmesg(lmp, "adatom: " + file_ + ": " + info.summary + "; cutoff " + fmt::format("{:g}", info.cutoff) + " angstrom, " +
-                            (info.head.empty() ? "" : "head " + info.head + ", ") +
-                            (options_.precision == adatom::Precision::float64 ? "double" : "single") + " precision, " + info.backend + ranks_per_device_ + "\n");
+                            (info.head.empty() ? "" : "head " + info.head + ", ") + (options_.precision == adatom::Precision::float64 ? "double" : "single") +
+                            " precision, " + info.backend + ranks_per_device_ + "\n");
   }
   graph_is_stale_ = true;
   matmul_reported_ = false;
@@ -185,8 +183,7 @@ void PairAdatom::report_matmul(const adatom::Graph& graph) {
 
 void PairAdatom::init_style() {
   if (!force->newton_pair)
-    error->all(FLERR,
-               "pair style adatom adds forces to ghost atoms and needs Newton's third law for pairs: put 'newton on' before the box is created");
+    error->all(FLERR, "pair style adatom adds forces to ghost atoms and needs Newton's third law for pairs: put 'newton on' before the box is created");
   try {
     units_ = adatom_lammps::native_units(*update, *force);
   } catch (const std::exception& e) {
@@ -386,7 +383,8 @@ std::vector<double> PairAdatom::whitened(int own_atom) {
   evaluate(graph_.view(), result);
   const auto& atoms = graph_.atom_of_node();
   for (int node = 0; node < graph_.n_receivers(); ++node)
-    if (atoms[node] == own_atom) return {rows.begin() + static_cast<std::ptrdiff_t>(node) * width, rows.begin() + static_cast<std::ptrdiff_t>(node + 1) * width};
+    if (atoms[node] == own_atom)
+      return {rows.begin() + static_cast<std::ptrdiff_t>(node) * width, rows.begin() + static_cast<std::ptrdiff_t>(node + 1) * width};
   return {};
 }
 

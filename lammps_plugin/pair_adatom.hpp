@@ -47,8 +47,8 @@ class PairAdatom final : public Pair {
 
   /// What compute adatom/uncertainty and fix adatom/guard ask for; in the units of the run.
   struct Uncertainty {
-    bigint step = -1;          // for which it was computed
-    double energy_std = 0.0;   // of all atoms, the same on all ranks
+    bigint step = -1;                          // for which it was computed
+    double energy_std = 0.0;                   // of all atoms, the same on all ranks
     std::vector<double> force_std, distances;  // of own atoms; 0 for those that the model does not handle
   };
   const Uncertainty& uncertainty() const { return uncertainty_; }
@@ -89,7 +89,7 @@ class PairAdatom final : public Pair {
   std::vector<int> numbers_;  // [ntypes + 1] atomic number of a type, 0 for NULL
 
   std::optional<adatom::Potential> potential_;
-  std::vector<int> species_;  // [ntypes + 1] of a type, -1 for NULL
+  std::vector<int> species_;      // [ntypes + 1] of a type, -1 for NULL
   std::string ranks_per_device_;  // for the log
   bool matmul_reported_ = false;
   adatom_lammps::Units units_;

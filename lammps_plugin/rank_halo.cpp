@@ -154,8 +154,6 @@ void RankHalo::add_shared(void* rows, std::size_t row_bytes) const {
   }
 }
 
-std::size_t RankHalo::bytes() const {
-  return buffer_.capacity() + sizeof(int) * shared_.capacity() + sizeof(Peer) * (owners_.capacity() + users_.capacity());
-}
+std::size_t RankHalo::bytes() const { return buffer_.capacity() + sizeof(int) * shared_.capacity() + sizeof(Peer) * (owners_.capacity() + users_.capacity()); }
 
 }  // namespace adatom_lammps

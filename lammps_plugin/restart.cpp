@@ -24,8 +24,8 @@ void write_text(FILE* file, const std::string& text) {
 
 void PairAdatom::write_restart_settings(FILE* file) {
   // The first number was 0 or 1 before there was matmul; files of that time stay readable.
-  write_integers(file, {(options_.device == adatom::Device::cuda) + 2 * static_cast<int>(options_.matmul),
-                        options_.precision == adatom::Precision::float64, options_.threads, options_.splines});
+  write_integers(file, {(options_.device == adatom::Device::cuda) + 2 * static_cast<int>(options_.matmul), options_.precision == adatom::Precision::float64,
+                        options_.threads, options_.splines});
   write_text(file, options_.head);
 }
 

@@ -29,9 +29,9 @@ AtomicFile::~AtomicFile() {
 
 void AtomicFile::fail(int error) const {
   const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG;
-  throw std::runtime_error("cannot write '" + target_.string() + "': " + std::strerror(error) + " after " + std::to_string(written_) +
-                           " bytes; nothing was changed: " +
-                           (full ? "free some space or write to another disk" : "check that the folder exists and that you may write to it"));
+  throw std::runtime_error(
+      "cannot write '" + target_.string() + "': " + std::strerror(error) + " after " + std::to_string(written_) +
+      " bytes; nothing was changed: " + (full ? "free some space or write to another disk" : "check that the folder exists and that you may write to it"));
 }
 
 void AtomicFile::write(const void* data, std::size_t bytes) {

@@ -54,15 +54,12 @@ Lattice::Lattice(const Matrix3& cell, const std::array<bool, 3>& periodic) : pbc
     known.push_back(cell[k]);
   }
   // The volume spanned by the periodic vectors: of the cell, of a face, or a length.
-  const double spanned = known.size() == 3   ? std::abs(dot(known[0], cross(known[1], known[2])))
-                         : known.size() == 2 ? norm(cross(known[0], known[1]))
-                                             : lengths;
+  const double spanned = known.size() == 3 ? std::abs(dot(known[0], cross(known[1], known[2]))) : known.size() == 2 ? norm(cross(known[0], known[1])) : lengths;
   if (!(spanned > least_volume_ratio * lengths)) {
     std::string names;
     for (int k = 0; k < 3; ++k)
       if (pbc[k]) names += (names.empty() ? "" : ", ") + std::to_string(k) + " " + text(cell[k]);
-    throw std::invalid_argument("the periodic cell vectors " + names +
-                                " are linearly dependent: a periodic cell needs a volume (in a plane, an area)");
+    throw std::invalid_argument("the periodic cell vectors " + names + " are linearly dependent: a periodic cell needs a volume (in a plane, an area)");
   }
   for (int k = 0; k < 3; ++k) {
     if (pbc[k]) continue;
@@ -134,14 +131,14 @@ CellGrid::CellGrid(const Lattice& lattice, const std::vector<Vector3>& positions
   std::vector<Vector3> fractional;
   wrap(lattice, positions, fractional);
   Vector3 low, extent;
-  find_box(lattice, positions.size(), [&](std::size_t i, int k) { return fractional[i][k]; }, low, extent);
+  find_box(
+      lattice, positions.size(), [&](std::size_t i, int k) { return fractional[i][k]; }, low, extent);
   const BinCounts counts(lattice, extent, positions.size(), range);
   bins = counts.bins, reach = counts.reach, images = counts.images;
 
   bin.resize(positions.size());
   for (std::size_t i = 0; i < positions.size(); ++i)
-    for (int k = 0; k < 3; ++k)
-      bin[i][k] = bins[k] == 1 ? 0 : std::clamp(static_cast<int>((fractional[i][k] - low[k]) / extent[k] * bins[k]), 0, bins[k] - 1);
+    for (int k = 0; k < 3; ++k) bin[i][k] = bins[k] == 1 ? 0 : std::clamp(static_cast<int>((fractional[i][k] - low[k]) / extent[k] * bins[k]), 0, bins[k] - 1);
   sort_atoms();
 
   for (int a = -images[0]; a <= images[0]; ++a)
@@ -171,7 +168,8 @@ void CellGrid::sort_atoms() {
 gnn::SearchBox search_box(const Structure& structure, double range) {
   const Lattice lattice(structure.cell, structure.pbc);
   Vector3 low, extent;
-  find_box(lattice, structure.positions.size(), [&](std::size_t i, int k) { return fractional_coordinate(lattice, structure.positions[i], i, k); }, low, extent);
+  find_box(
+      lattice, structure.positions.size(), [&](std::size_t i, int k) { return fractional_coordinate(lattice, structure.positions[i], i, k); }, low, extent);
   const BinCounts counts(lattice, extent, structure.positions.size(), range);
   gnn::SearchBox box{};
   for (int k = 0; k < 3; ++k) {

@@ -20,8 +20,7 @@ constexpr std::array<std::string_view, max_atomic_number> symbols = {
 
 std::string element_symbol(int atomic_number) {
   if (atomic_number < 1 || atomic_number > max_atomic_number)
-    throw std::invalid_argument("atomic number " + std::to_string(atomic_number) + " is no element: expected 1 to " +
-                                std::to_string(max_atomic_number));
+    throw std::invalid_argument("atomic number " + std::to_string(atomic_number) + " is no element: expected 1 to " + std::to_string(max_atomic_number));
   return std::string(symbols[atomic_number - 1]);
 }
 

@@ -63,9 +63,7 @@ void check_kind(Bytes file) {
   // A safetensors file may by chance begin as a pickle does; the brace tells.
   if (file.size() > length_bytes && file[length_bytes] == '{' && header_length(file) <= largest_header) return;
 
-  const auto starts_with = [file](std::string_view magic) {
-    return file.size() >= magic.size() && std::equal(magic.begin(), magic.end(), file.begin());
-  };
+  const auto starts_with = [file](std::string_view magic) { return file.size() >= magic.size() && std::equal(magic.begin(), magic.end(), file.begin()); };
   const std::string import = ": import it once with `adatom import mace FILE -o OUT` (or `sevennet` for a checkpoint of SevenNet) and use OUT";
   if (starts_with("PK\x03\x04")) fail("it is a zip archive, as torch.save writes (.pt, .pth, .model), not a model file" + import);
   if (file.size() >= 2 && file[0] == '\x80' && file[1] >= 2 && file[1] <= 5)
@@ -132,8 +130,7 @@ void check_contents(const ModelFile& model) {
     if (*z < 1 || *z > max_atomic_number) fail("its elements have the atomic number " + std::to_string(*z) + ", expected 1 to 118");
     if (std::find(model.elements.begin(), z, *z) != z) fail("its elements have " + element_symbol(*z) + " twice");
   }
-  if (!(model.cutoff > 0) || !std::isfinite(model.cutoff))
-    fail("its cutoff is " + std::to_string(model.cutoff) + " angstrom, expected a positive number");
+  if (!(model.cutoff > 0) || !std::isfinite(model.cutoff)) fail("its cutoff is " + std::to_string(model.cutoff) + " angstrom, expected a positive number");
   if (model.heads.empty()) fail("its list of heads is empty: a model has at least one, e.g. 'default'");
   for (auto head = model.heads.begin(); head != model.heads.end(); ++head)
     if (std::find(model.heads.begin(), head, *head) != head) fail("its heads have '" + *head + "' twice");
@@ -144,7 +141,8 @@ std::string decode_document(const Json& document, int version, ModelFile& model)
   const std::set<std::string> needed = {"architecture", "elements", "cutoff", "units", "heads", "provenance", "sha256"};
   if (!document.is_object()) fail("its metadata 'adatom' is no JSON object" + copy_again);
   for (const auto& item : document.items())
-    if (!needed.contains(item.key()) && !(version >= 2 && item.key() == "uncertainty")) fail("its metadata has the unknown key '" + item.key() + "': update Adatom, or remove what wrote it");
+    if (!needed.contains(item.key()) && !(version >= 2 && item.key() == "uncertainty"))
+      fail("its metadata has the unknown key '" + item.key() + "': update Adatom, or remove what wrote it");
   for (const auto& key : needed)
     if (!document.contains(key)) fail("its metadata lacks '" + key + "'" + copy_again);
   for (const char* key : {"architecture", "provenance", "uncertainty"})
@@ -181,8 +179,7 @@ Entry read_entry(const std::string& name, const Json& value) {
   const auto is_size = [](const Json& v) { return v.is_number_unsigned(); };
   if (!value.is_object() || value.size() != 3 || !value.contains("dtype") || !value["dtype"].is_string() || !value.contains("shape") ||
       !value["shape"].is_array() || !value.contains("data_offsets") || !value["data_offsets"].is_array() || value["data_offsets"].size() != 2 ||
-      !std::all_of(value["shape"].begin(), value["shape"].end(), is_size) ||
-      !std::all_of(value["data_offsets"].begin(), value["data_offsets"].end(), is_size))
+      !std::all_of(value["shape"].begin(), value["shape"].end(), is_size) || !std::all_of(value["data_offsets"].begin(), value["data_offsets"].end(), is_size))
     wrong("is described by " + value.dump() + ", expected dtype, shape and data_offsets");
 
   Entry entry{name, value["dtype"] == "F32", value["shape"].get<std::vector<std::size_t>>(), value["data_offsets"][0], value["data_offsets"][1]};
@@ -194,8 +191,7 @@ Entry read_entry(const std::string& name, const Json& value) {
     bytes *= length;
   }
   if (entry.end < entry.begin || entry.end - entry.begin != bytes)
-    wrong("of shape " + value["shape"].dump() + " needs " + std::to_string(bytes) + " bytes, but has the data_offsets " +
-          value["data_offsets"].dump());
+    wrong("of shape " + value["shape"].dump() + " needs " + std::to_string(bytes) + " bytes, but has the data_offsets " + value["data_offsets"].dump());
   return entry;
 }
 
@@ -213,8 +209,7 @@ std::vector<Entry> read_entries(const Json& header, std::uint64_t data_bytes) {
     end = entry.end;
   }
   if (end > data_bytes)
-    fail("it is truncated: tensor '" + entries.back().name + "' ends " + std::to_string(end - data_bytes) + " bytes beyond the end of the file" +
-         copy_again);
+    fail("it is truncated: tensor '" + entries.back().name + "' ends " + std::to_string(end - data_bytes) + " bytes beyond the end of the file" + copy_again);
   if (end < data_bytes) fail(std::to_string(data_bytes - end) + " bytes after the last tensor belong to no tensor" + copy_again);
   return entries;
 }
@@ -292,12 +287,12 @@ Json parse_object(const std::string& text, const char* what) {
 /// Everything before the tensors.
 std::string encode_header(const ModelFile& model, TensorType type, const std::string& sha256) {
   Json document = {{"architecture", parse_object(model.architecture, "its architecture")},
-                         {"elements", model.elements},
-                         {"cutoff", model.cutoff},
-                         {"units", {{"energy", "eV"}, {"length", "angstrom"}}},
-                         {"heads", model.heads},
-                         {"provenance", parse_object(model.provenance, "its provenance")},
-                         {"sha256", sha256}};
+                   {"elements", model.elements},
+                   {"cutoff", model.cutoff},
+                   {"units", {{"energy", "eV"}, {"length", "angstrom"}}},
+                   {"heads", model.heads},
+                   {"provenance", parse_object(model.provenance, "its provenance")},
+                   {"sha256", sha256}};
   if (!model.uncertainty.empty()) document["uncertainty"] = parse_object(model.uncertainty, "its description of uncertainty");
   Json header;
   header["__metadata__"] = {{"format", "adatom"}, {"format_version", model.uncertainty.empty() ? "1" : "2"}, {"adatom", document.dump()}};

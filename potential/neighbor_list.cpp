@@ -203,8 +203,7 @@ bool NeighborList::update(const Structure& structure, int threads) {
     const double dx = r[0] - r0[0], dy = r[1] - r0[1], dz = r[2] - r0[2];
     return dx * dx + dy * dy + dz * dz <= limit;
   };
-  const bool complete = revision_ != 0 && structure.cell == reference_.cell && structure.pbc == reference_.pbc &&
-                        structure.numbers == reference_.numbers &&
+  const bool complete = revision_ != 0 && structure.cell == reference_.cell && structure.pbc == reference_.pbc && structure.numbers == reference_.numbers &&
                         std::equal(structure.positions.begin(), structure.positions.end(), reference_.positions.begin(), stays_near);
   if (!complete) {
     build(structure, threads);
@@ -279,8 +278,7 @@ void NeighborList::build(const Structure& structure, int threads) {
     close_pairs.insert(close_pairs.end(), worker.close_pairs.begin(), worker.close_pairs.end());
     cells.insert(cells.end(), worker.cells.cells().begin(), worker.cells.cells().end());
   }
-  std::sort(close_pairs.begin(), close_pairs.end(),
-            [](const ClosePair& p, const ClosePair& q) { return std::tie(p.i, p.j, p.h) < std::tie(q.i, q.j, q.h); });
+  std::sort(close_pairs.begin(), close_pairs.end(), [](const ClosePair& p, const ClosePair& q) { return std::tie(p.i, p.j, p.h) < std::tie(q.i, q.j, q.h); });
   check_distances(structure, close_pairs);
 
   // From here on the list changes; an exception (memory) must not leave one that looks complete.
@@ -288,8 +286,7 @@ void NeighborList::build(const Structure& structure, int threads) {
   std::sort(cells.begin(), cells.end());
   cells.erase(std::unique(cells.begin(), cells.end()), cells.end());
   for (Worker& worker : workers)
-    for (const Cell& h : worker.cells.cells())
-      worker.rows.push_back(static_cast<int>(std::lower_bound(cells.begin(), cells.end(), h) - cells.begin()));
+    for (const Cell& h : worker.cells.cells()) worker.rows.push_back(static_cast<int>(std::lower_bound(cells.begin(), cells.end(), h) - cells.begin()));
   for (int i = 0; i < n; ++i) first_edge[i + 1] += first_edge[i];
   sender_.resize(first_edge[n]);
   shift_.resize(first_edge[n]);

@@ -83,8 +83,7 @@ std::array<double, 6> stress(const std::array<double, 9>& virial, const Matrix3&
   const auto& [a, b, c] = cell;
   const double volume = std::abs(a[0] * (b[1] * c[2] - b[2] * c[1]) + a[1] * (b[2] * c[0] - b[0] * c[2]) + a[2] * (b[0] * c[1] - b[1] * c[0]));
   if (!(volume > 0) || !std::isfinite(volume))
-    throw std::invalid_argument("the cell has a volume of " + std::to_string(volume) +
-                                " angstrom^3: a stress needs three cell vectors that span a volume");
+    throw std::invalid_argument("the cell has a volume of " + std::to_string(volume) + " angstrom^3: a stress needs three cell vectors that span a volume");
   const std::array<double, 9> w = symmetric(virial.data());
   return {-w[0] / volume, -w[4] / volume, -w[8] / volume, -w[5] / volume, -w[2] / volume, -w[1] / volume};
 }
@@ -116,7 +115,7 @@ struct Potential::Implementation {
     std::vector<int> numbers, first_atom;  // of the last ones
     std::vector<std::array<bool, 3>> pbc;
     std::vector<gnn::SearchBox> boxes;
-    std::vector<Vector3> positions;        // of several
+    std::vector<Vector3> positions;  // of several
   } view;
 
   // Graphs come from several sources, each with its own count of revisions; evaluators see one count.
@@ -229,7 +228,7 @@ struct Potential::Implementation {
         info.no_uncertainty = "the model's detectors of uncertainty were fitted for other weights than it has: fit them again with `adatom calibrate`";
       else if (description.at("head").get<std::string>() != head)
         info.no_uncertainty = "the model's detectors of uncertainty are for the head '" + description["head"].get<std::string>() + "', but '" + head +
-                       "' is in use: load that one, or fit them with `adatom calibrate --head " + head + "`";
+                              "' is in use: load that one, or fit them with `adatom calibrate --head " + head + "`";
       else if (matmul != Matmul::exact)
         info.no_uncertainty = "detectors of uncertainty resolve features more finely than matmul tf32 and bf16 compute them: use matmul exact for them";
     } catch (const nlohmann::json::exception& error) {
@@ -244,7 +243,8 @@ struct Potential::Implementation {
   }
 
   void run(const Graph& graph, GraphResult& result, Halo* halo) {
-    if ((result.member_energies || result.force_std || result.distances || result.whitened) && !info.no_uncertainty.empty()) throw std::invalid_argument(info.no_uncertainty);
+    if ((result.member_energies || result.force_std || result.distances || result.whitened) && !info.no_uncertainty.empty())
+      throw std::invalid_argument(info.no_uncertainty);
     gnn::Evaluator& engine = engine_for(graph.position_tangents);
     engine.evaluate(graph, result, halo);
     flops_per_step = engine.counters().flops_per_step;
@@ -362,8 +362,7 @@ struct Potential::Implementation {
   Result evaluate(const Structure& structure, const Request& request, const double* feature_weights = nullptr);
 
   /// Evaluates structures begin .. end-1 as one graph.
-  void evaluate_batch(const std::vector<Structure>& structures, std::size_t begin, std::size_t end, const Request& request,
-                      std::vector<Result>& results);
+  void evaluate_batch(const std::vector<Structure>& structures, std::size_t begin, std::size_t end, const Request& request, std::vector<Result>& results);
 };
 
 Potential::Potential(std::unique_ptr<Implementation> implementation) : implementation_(std::move(implementation)) {}
@@ -373,8 +372,7 @@ Potential::~Potential() = default;
 
 Potential Potential::load(const std::filesystem::path& path, const LoadOptions& options) {
   const std::string backend = options.device == Device::cuda ? gnn::cuda_backend_name() : gnn::cpu_backend_name();
-  if (options.threads < 0)
-    throw std::invalid_argument("number of threads is " + std::to_string(options.threads) + ": expected 0 (as OpenMP decides) or more");
+  if (options.threads < 0) throw std::invalid_argument("number of threads is " + std::to_string(options.threads) + ": expected 0 (as OpenMP decides) or more");
 
   if (options.matmul != Matmul::exact && (options.device != Device::cuda || options.precision != Precision::float32))
     throw std::invalid_argument("matmul tf32 and bf16 are for device cuda and float32: leave matmul at exact, or set these");
@@ -576,8 +574,7 @@ void Potential::evaluate(const Graph& graph, GraphResult& result, Halo* halo) {
   if (!graph.first_edge || (graph.n_nodes > 0 && (!graph.species || !graph.positions)))
     throw std::invalid_argument("graph lacks species, first_edge or positions: set the pointers");
   if (graph.n_nodes > graph.n_receivers && !halo)
-    throw std::invalid_argument("graph has " + std::to_string(graph.n_nodes - graph.n_receivers) +
-                                " ghosts: give a Halo that connects them with their owners");
+    throw std::invalid_argument("graph has " + std::to_string(graph.n_nodes - graph.n_receivers) + " ghosts: give a Halo that connects them with their owners");
   if (result.force_tangents && !graph.position_tangents)
     throw std::invalid_argument("GraphResult::force_tangents needs Graph::position_tangents: set it, or force_tangents to null");
   implementation_->use_all();

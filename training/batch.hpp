@@ -20,7 +20,7 @@ class TrainingBatch {
   std::size_t size() const { return frames_.size(); }               ///< configurations
   std::size_t atoms() const { return structure_.size(); }
   const datasets::Frame& frame(std::size_t k) const { return *frames_[k]; }
-  double volume(std::size_t k) const { return volumes_[k]; }        ///< angstrom^3; 0 for a cell without
+  double volume(std::size_t k) const { return volumes_[k]; }  ///< angstrom^3; 0 for a cell without
 
  private:
   std::vector<const datasets::Frame*> frames_;

@@ -70,8 +70,8 @@ class Table {
   std::string full(const std::string& key) const { return name_.empty() ? key : name_ + "." + key; }
   template <class T>
   static void check_kind(const json& value) {  // nlohmann converts numbers to each other and to booleans
-    const bool fits = std::is_same_v<T, bool> ? value.is_boolean()
-                      : std::is_integral_v<T> ? value.is_number_integer()
+    const bool fits = std::is_same_v<T, bool>       ? value.is_boolean()
+                      : std::is_integral_v<T>       ? value.is_number_integer()
                       : std::is_floating_point_v<T> ? value.is_number()
                                                     : true;
     if (!fits) throw json::type_error::create(302, "kind", nullptr);

@@ -14,10 +14,10 @@
 namespace adatom::training {
 
 struct DataOptions {
-  std::vector<std::string> train, valid, test;  ///< extxyz files or training caches
-  double valid_fraction = 0.1;             ///< of `train`, where `valid` is empty
-  std::string atomic_energies = "auto";    ///< isolated, least_squares, zero, given, auto (docs/training.md)
-  std::string isolated_atoms;              ///< file with isolated atoms; empty: those in `train`
+  std::vector<std::string> train, valid, test;     ///< extxyz files or training caches
+  double valid_fraction = 0.1;                     ///< of `train`, where `valid` is empty
+  std::string atomic_energies = "auto";            ///< isolated, least_squares, zero, given, auto (docs/training.md)
+  std::string isolated_atoms;                      ///< file with isolated atoms; empty: those in `train`
   std::map<std::string, double> atomic_energy_of;  ///< by symbol, instead of the above
   datasets::LabelKeys keys;
 };
@@ -36,27 +36,27 @@ struct StageTwoOptions {
 };
 
 struct RunConfig {
-  nlohmann::json model;  ///< {"file": ..., "heads": {NEW: OLD}} to go on from, or the options of new_model
+  nlohmann::json model;             ///< {"file": ..., "heads": {NEW: OLD}} to go on from, or the options of new_model
   std::vector<std::string> frozen;  ///< beginnings of names of tensors that stay as they are
   DataOptions data;
   LossOptions loss;
   OptimizerOptions optimizer;
   ScheduleOptions schedule;
   StageTwoOptions stage_two;
-  double ema_decay = 0.99;       ///< 0: none
-  double clip_gradient = 10.0;   ///< largest norm; 0: none
-  int batch_size = 10;           ///< most configurations of a batch; 0: any number, where another limit is given
+  double ema_decay = 0.99;               ///< 0: none
+  double clip_gradient = 10.0;           ///< largest norm; 0: none
+  int batch_size = 10;                   ///< most configurations of a batch; 0: any number, where another limit is given
   int batch_atoms = 0, batch_edges = 0;  ///< most atoms and edges of a batch; 0: any number
   int valid_batch_size = 32;
   int epochs = 100;
-  double seconds = 0.0;          ///< wall-clock after which the run ends as if by itself; 0: no limit
-  int stop_patience = 0;         ///< epochs without a better validation loss; 0: never
-  int checkpoint_every = 1;      ///< epochs
+  double seconds = 0.0;      ///< wall-clock after which the run ends as if by itself; 0: no limit
+  int stop_patience = 0;     ///< epochs without a better validation loss; 0: never
+  int checkpoint_every = 1;  ///< epochs
   std::uint64_t seed = 1;
   TrainingPrecision precision = TrainingPrecision::single;
   Device device = Device::cpu;
   int threads = 0;
-  std::string output = "run";    ///< folder
+  std::string output = "run";  ///< folder
 };
 
 /// Throws std::invalid_argument for keys that are unknown, of the wrong type, out of range or that contradict each other: the message has the key, its

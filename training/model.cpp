@@ -7,8 +7,7 @@
 
 namespace adatom::training {
 
-TrainingModel::TrainingModel(const ModelFile& file, const std::vector<int>& elements, TrainingPrecision precision, Device device, int threads,
-                             int knots)
+TrainingModel::TrainingModel(const ModelFile& file, const std::vector<int>& elements, TrainingPrecision precision, Device device, int threads, int knots)
     : file_(file), threads_(threads > 0 ? threads : omp_get_max_threads()) {
   gnn::NetworkOptions options;
   options.elements = file.elements;

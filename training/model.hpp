@@ -20,7 +20,7 @@ struct ParameterBlock {
   std::size_t offset = 0, size = 0;  ///< in the vector of parameters
   std::size_t tensor = 0;            ///< where it begins in the vector of all tensors
   double scale = 1.0;
-  bool decays = false;               ///< weight decay acts on it
+  bool decays = false;  ///< weight decay acts on it
 };
 
 /// A model under training: parameters in double, networks of all its heads, evaluators in the precision of the run.
@@ -37,8 +37,8 @@ class TrainingModel {
   const std::vector<int>& elements() const { return elements_; }  ///< the species of batches
   int threads() const { return threads_; }
 
-  void parameters(double* to) const;       ///< [size()]
-  void assign(const double* parameters);   ///< [size()]
+  void parameters(double* to) const;      ///< [size()]
+  void assign(const double* parameters);  ///< [size()]
 
   /// Loss and errors of a batch of one head.
   ErrorSums evaluate(const TrainingBatch& batch, int head, Loss& loss, const LabelCounts& counts);

@@ -37,8 +37,8 @@ class Optimizer {
   static std::int64_t count(const std::vector<ParameterBlock>& blocks);
 
   OptimizerOptions options_;
-  torch::Tensor decay_;  // weight decay of each parameter
-  torch::Tensor steps_;  // number of steps so far
+  torch::Tensor decay_;                          // weight decay of each parameter
+  torch::Tensor steps_;                          // number of steps so far
   std::map<std::string, torch::Tensor*> state_;  // what all processes have alike
 };
 

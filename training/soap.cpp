@@ -146,8 +146,7 @@ class Soap final : public Optimizer {
   std::map<std::string, torch::Tensor> state() override {
     std::map<std::string, torch::Tensor> all = blank_state();
     all.at("second_moment").copy_(v_);
-    for (Group& s : groups_)
-      s.each([&](const std::string& name, torch::Tensor part) { all.at(name).copy_(part); });
+    for (Group& s : groups_) s.each([&](const std::string& name, torch::Tensor part) { all.at(name).copy_(part); });
     const auto common = Optimizer::state();
     for (auto& [name, tensor] : all) {
       if (const auto same = common.find(name); same != common.end())

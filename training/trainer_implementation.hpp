@@ -69,7 +69,7 @@ struct Trainer::Implementation {
   void together(const std::function<void()>& body, const std::function<void()>& before = {});
   bool any(bool here);  ///< whether it is true on any process, on all of them
   bool out_of_patience() const { return config.stop_patience > 0 && epochs_without_better >= config.stop_patience; }
-  bool out_of_time();   ///< all processes see the clock of the first
+  bool out_of_time();  ///< all processes see the clock of the first
   void start_clock();
   double seconds() const;  ///< since the run began, over all its parts
 

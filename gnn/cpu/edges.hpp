@@ -223,13 +223,13 @@ class EdgeList {
   const Topology& topology_;
   Wanted wanted_;
   std::atomic<int> bad_{0}, coincident_{0};  // first receivers with a position that is not finite, or equal to a neighbour's
-  AlignedVector<S> vectors_;            // [edges][3]
-  std::vector<int> sender_, slot_;    // [edges]
-  std::vector<int> active_;           // [receivers]
-  std::vector<Sum> energies_;         // [receivers]
-  std::vector<Sum> slot_forces_;      // [slots][3]
-  std::vector<double> slot_virials_;  // [slots][9]
-  std::vector<double> chunk_virials_; // [chunks][9]
+  AlignedVector<S> vectors_;                 // [edges][3]
+  std::vector<int> sender_, slot_;           // [edges]
+  std::vector<int> active_;                  // [receivers]
+  std::vector<Sum> energies_;                // [receivers]
+  std::vector<Sum> slot_forces_;             // [slots][3]
+  std::vector<double> slot_virials_;         // [slots][9]
+  std::vector<double> chunk_virials_;        // [chunks][9]
 };
 
 }  // namespace adatom::gnn::cpu

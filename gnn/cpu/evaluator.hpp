@@ -278,8 +278,8 @@ class CpuEvaluator final : public Evaluator {
     }
   }
 
-  void convolve_path_gradient(const EdgeTile<S>& edges, const ConvolutionPath& p, const PathRows<S>& rows, const SplineRows<T>& table,
-                              const SplineTable& spec, const Workspace<S>& w) const {
+  void convolve_path_gradient(const EdgeTile<S>& edges, const ConvolutionPath& p, const PathRows<S>& rows, const SplineRows<T>& table, const SplineTable& spec,
+                              const Workspace<S>& w) const {
     if constexpr (is_dual<S>) {
       const std::ptrdiff_t block = std::ptrdiff_t(spec.coefficients.size()) * spec.rows * 16;
       const TableGradient<T> gradient{w.gradient + gradients_.offset(spec.id) + (p.radial / 16) * block, block};
@@ -420,9 +420,8 @@ class CpuEvaluator final : public Evaluator {
     const std::size_t size = spec.message_layout.size;
     if (spec.merged()) {
       S* B = need(w.B, tile.most_runs(network_->species()) * tiles_.harmonics() * spec.element_functions);
-      with_element_rows(w, [&](auto lmax, const auto& rows) {
-        element_convolve<S, W, decltype(lmax)::value>(tile.edges, tile.runs, rows, spec.element_functions, B);
-      });
+      with_element_rows(
+          w, [&](auto lmax, const auto& rows) { element_convolve<S, W, decltype(lmax)::value>(tile.edges, tile.runs, rows, spec.element_functions, B); });
       std::fill_n(message, nodes * size, S(T(0)));
       element_linear<S, W, RB>(g, layer, tiles_.harmonics(), tile, Direction::forward, B, message, w);
       for (int i = 0; i < nodes; ++i)
@@ -623,7 +622,9 @@ class CpuEvaluator final : public Evaluator {
   Wanted wanted_;
   PackedDetectors<T> detectors_;
   DetectorResults detected_;
-  struct { double *values, *tangents; } features_{};  // where they are wanted
+  struct {
+    double *values, *tangents;
+  } features_{};                        // where they are wanted
   const LossGradient* loss_ = nullptr;  // while a weights' gradient is formed
   AlignedVector<S> slot_gu_, gu_;
   std::vector<State> states_;

@@ -21,9 +21,7 @@ class GradientBuffers {
     }
   }
 
-  void clear() {
-    values_.assign(groups * size_, T(0));
-  }
+  void clear() { values_.assign(groups * size_, T(0)); }
   T* group(int g) { return values_.data() + g * size_; }
   std::size_t offset(int id) const { return offset_[id]; }
 

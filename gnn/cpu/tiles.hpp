@@ -30,7 +30,8 @@ class TileMaker {
     int widest = network_.radial.basis.size();
     for (const MlpLayer& l : layer.spec->radial_mlp) widest = std::max(widest, l.out + 1);
     if (record_size(layer) > longest_record || widest > widest_mlp)
-      throw std::runtime_error("model: a layer is wider than the CPU backend's buffers (hidden radial layers of at most " + std::to_string(widest_mlp - 1) + ")");
+      throw std::runtime_error("model: a layer is wider than the CPU backend's buffers (hidden radial layers of at most " + std::to_string(widest_mlp - 1) +
+                               ")");
   }
 
   /// Calls body(tile) for the tiles of a chunk, with the records of a layer filled in.

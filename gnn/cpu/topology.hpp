@@ -16,16 +16,16 @@ namespace adatom::gnn::cpu {
 
 struct Topology {
   struct Chunk {
-    int first, last;           ///< receivers [first, last)
-    std::int64_t first_slot;   ///< slots [first_slot, next chunk's first_slot)
+    int first, last;          ///< receivers [first, last)
+    std::int64_t first_slot;  ///< slots [first_slot, next chunk's first_slot)
   };
   std::vector<Chunk> chunks;
-  std::vector<int> slot_node;              ///< [slots] node
-  std::vector<int> edge_slot;              ///< [edges] slot of the sender, counted from the chunk's first
-  std::vector<int> receiver_slot;          ///< [receivers] slot of the receiver itself
-  std::vector<std::int64_t> node_first;    ///< [nodes + 1] into node_slot
-  std::vector<std::int64_t> node_slot;     ///< slots of each node, ascending
-  int longest = 0;                         ///< largest number of edges of a receiver
+  std::vector<int> slot_node;            ///< [slots] node
+  std::vector<int> edge_slot;            ///< [edges] slot of the sender, counted from the chunk's first
+  std::vector<int> receiver_slot;        ///< [receivers] slot of the receiver itself
+  std::vector<std::int64_t> node_first;  ///< [nodes + 1] into node_slot
+  std::vector<std::int64_t> node_slot;   ///< slots of each node, ascending
+  int longest = 0;                       ///< largest number of edges of a receiver
   std::uint64_t revision = 0;
 
   std::int64_t slots() const { return static_cast<std::int64_t>(slot_node.size()); }

@@ -10,7 +10,9 @@ namespace adatom::gnn::cpu {
 template <int NB>
 using GroupSize = std::integral_constant<int, NB>;
 template <class S, int W, int NB>
-GroupSize<NB> group_size(const ContractionInputs<S, W, NB>&) { return {}; }
+GroupSize<NB> group_size(const ContractionInputs<S, W, NB>&) {
+  return {};
+}
 
 /// Calls body(element, k, inputs, nodes) for every group of up to four nodes of one element and every vector of channels.
 template <class S, int W, class Body>
@@ -129,8 +131,7 @@ SumOf<S> readout(const PackedReadout<Base<S>>& r, const S* h, S* g, SumOf<S> see
       if (buffers) {
         auto* weight = w.gradient + buffers->offset(r.spec->weight_ids[n + 1]);
         for (int i = 0; i < l.in; ++i)
-          for (int o = 0; o < l.out; ++o)
-            weight[std::size_t(i) * l.out + o] += static_cast<Base<S>>(tangent_of_product(post[at - l.in + i], adjoint[at + o]));
+          for (int o = 0; o < l.out; ++o) weight[std::size_t(i) * l.out + o] += static_cast<Base<S>>(tangent_of_product(post[at - l.in + i], adjoint[at + o]));
         if (r.spec->bias_ids[n + 1] >= 0)
           for (int o = 0; o < l.out; ++o) w.gradient[buffers->offset(r.spec->bias_ids[n + 1]) + o] += static_cast<Base<S>>(adjoint[at + o].d);
       }

@@ -99,7 +99,7 @@ struct PackedReadout {
   int in = 0, channels = 0;
   std::size_t hidden = 0;  ///< outputs of all layers
   Activation activation = Activation::silu;
-  std::vector<AlignedVector<T>> rows;             ///< for the reverse pass
+  std::vector<AlignedVector<T>> rows;           ///< for the reverse pass
   std::vector<std::vector<double>> exact_rows;  ///< the same, for the forward pass
   std::vector<double> bias;
   std::vector<ReadoutLayer> layers;
@@ -128,14 +128,15 @@ struct PackedLayer {
   std::vector<AlignedVector<T>> species_features;
   std::vector<std::vector<PackedMap<T>>> element_linear;
   PackedTable<T> table, density_table;
-  PackedMatrix<T> radial_matrix;          ///< without splines, later layers
+  PackedMatrix<T> radial_matrix;  ///< without splines, later layers
   std::vector<AlignedVector<T>> skip_bias;
   std::vector<PackedComponent<T>> components;
   PackedReadout<T> readout;
-  bool keeps_gradient = false;            ///< forward stores d(contraction)/d(message) instead of the message
-  int z_size = 0;                         ///< scalars of Z per edge, over the paths with l1 > 0
+  bool keeps_gradient = false;  ///< forward stores d(contraction)/d(message) instead of the message
+  int z_size = 0;               ///< scalars of Z per edge, over the paths with l1 > 0
 
-  PackedLayer(const Network& network, const Layer& layer) : spec(&layer), up(layer.up), linear(layer.linear), message_skip(layer.message_skip), product(layer.product), skip(layer.skip) {
+  PackedLayer(const Network& network, const Layer& layer)
+      : spec(&layer), up(layer.up), linear(layer.linear), message_skip(layer.message_skip), product(layer.product), skip(layer.skip) {
     for (const auto& row : layer.element_linear) {
       element_linear.emplace_back();
       for (const LinearMap& map : row) element_linear.back().emplace_back(map);

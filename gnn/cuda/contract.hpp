@@ -27,18 +27,20 @@ struct ContractionPart {
 };
 
 /// Up to four neighbouring nodes of one species.
-struct NodeGroup { int first, count; };
+struct NodeGroup {
+  int first, count;
+};
 inline constexpr int nodes_per_group = 4;
 
 template <class S>
 struct ContractionInput {
   using T = Base<S>;
   const NodeGroup* groups = nullptr;
-  const int* species = nullptr;               ///< [nodes]
+  const int* species = nullptr;  ///< [nodes]
   const ContractionPart<T>* parts = nullptr;
-  const int* inputs = nullptr;                ///< offset in the message of each x_i's row
+  const int* inputs = nullptr;  ///< offset in the message of each x_i's row
   int part_count = 0, input_count = 0, channels = 0, in_size = 0, out_size = 0;
-  const S* message = nullptr;                 ///< [nodes][in_size]
+  const S* message = nullptr;  ///< [nodes][in_size]
 
   using Four = Pack<S, nodes_per_group>;
   ADATOM_DEVICE int channel_blocks() const { return (channels + warp_size - 1) / warp_size; }
@@ -48,8 +50,7 @@ struct ContractionInput {
     for (int i = 0; i < input_count; ++i) {
       Four four;
       ADATOM_UNROLL
-      for (int q = 0; q < nodes_per_group; ++q)
-        four[q] = q < group.count ? message[std::size_t(group.first + q) * in_size + inputs[i] + channel] : S(T(0));
+      for (int q = 0; q < nodes_per_group; ++q) four[q] = q < group.count ? message[std::size_t(group.first + q) * in_size + inputs[i] + channel] : S(T(0));
       x[i * warp_size + lane] = four;
     }
   }
@@ -142,9 +143,8 @@ struct ContractReverse {
       const int channel = first_channel + lane;
       if (channel >= in.channels) return;
       in.load_inputs(group, lane, channel, x);
-      for (int i = 0; i < in.input_count; ++i)
-        ADATOM_UNROLL
-        for (int q = 0; q < nodes_per_group; ++q) gx[i * warp_size + lane][q] = S(Base<S>(0));
+      for (int i = 0; i < in.input_count; ++i) ADATOM_UNROLL
+      for (int q = 0; q < nodes_per_group; ++q) gx[i * warp_size + lane][q] = S(Base<S>(0));
       for (int p = 0; p < in.part_count; ++p) {
         typename In::Four g;
         ADATOM_UNROLL
@@ -157,8 +157,7 @@ struct ContractReverse {
         });
       }
       for (int i = 0; i < in.input_count; ++i)
-        for (int q = 0; q < group.count; ++q)
-          gmessage[std::size_t(group.first + q) * in.in_size + in.inputs[i] + channel] = gx[i * warp_size + lane][q];
+        for (int q = 0; q < group.count; ++q) gmessage[std::size_t(group.first + q) * in.in_size + in.inputs[i] + channel] = gx[i * warp_size + lane][q];
     });
   }
 };

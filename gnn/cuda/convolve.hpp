@@ -139,9 +139,8 @@ struct Convolve {
     auto sum = team.template local<Array<Pack<S, V>, n3>>();
     team.each([&](int lane) {
       ADATOM_UNROLL
-      for (int m = 0; m < n3; ++m)
-        ADATOM_UNROLL
-        for (int v = 0; v < V; ++v) sum[lane][m][v] = S(T(0));
+      for (int m = 0; m < n3; ++m) ADATOM_UNROLL
+      for (int v = 0; v < V; ++v) sum[lane][m][v] = S(T(0));
     });
     const int begin = g.first_edge[i], end = g.first_edge[i + 1], block_edge = g.first_edge[in.first_node];
     for (int first = begin; first < end; first += warp_size) {
@@ -204,17 +203,16 @@ struct ConvolveReverse {
 
   ConvolveInput<S> in;
   PathGroup group;
-  int batch = 1;                       ///< edges at a time, at most 32
-  int most_z = 0, most_parts = 0;      ///< over the group's paths: of Z; of sums over channels of an edge
-  const S* G = nullptr;                ///< [node of the block][A_size]
-  S* edge_rows = nullptr;              ///< [edge of the block][h_size]
-  SumOf<S>* edge_forces = nullptr;     ///< [edges][3]
+  int batch = 1;                    ///< edges at a time, at most 32
+  int most_z = 0, most_parts = 0;   ///< over the group's paths: of Z; of sums over channels of an edge
+  const S* G = nullptr;             ///< [node of the block][A_size]
+  S* edge_rows = nullptr;           ///< [edge of the block][h_size]
+  SumOf<S>* edge_forces = nullptr;  ///< [edges][3]
 
   static constexpr int weights_stride = 2 * spline_taps + 1;
   static std::size_t shared(int batch, int harmonics, int most_z, int most_parts, int warps, int rows, int channels) {
     return 2 * shared_bytes<int>(batch) + shared_bytes<S>(batch * weights_stride) + 2 * shared_bytes<S>(batch * (harmonics | 1)) + shared_bytes<S>(batch) +
-           shared_bytes<S>(batch * most_z) + shared_bytes<S>(std::size_t(warps) * batch * most_parts) +
-           shared_bytes<S>(std::size_t(batch) * rows * channels);
+           shared_bytes<S>(batch * most_z) + shared_bytes<S>(std::size_t(warps) * batch * most_parts) + shared_bytes<S>(std::size_t(batch) * rows * channels);
   }
 
   /// Shared memory of a batch of edges.
@@ -315,8 +313,7 @@ struct ConvolveReverse {
         if (s.sender[b] < 0) continue;
         warp.each([&](int thread) {
           const int c = thread * V;
-          if (c < C)
-            in.template radial_and_slope<V>(s.weights + b * weights_stride, s.row[b], s.first_edge + b, path.radial + c, R[thread], slope[thread]);
+          if (c < C) in.template radial_and_slope<V>(s.weights + b * weights_stride, s.row[b], s.first_edge + b, path.radial + c, R[thread], slope[thread]);
         });
         const S* z = Z + b * Z_stride;
         S* part = s.parts + (std::size_t(warp.first() / warp_size) * batch + b) * most_parts;
@@ -381,8 +378,8 @@ struct SumSenders {
   int first_node = 0, end_node = 0;  ///< receivers of the block
   const int* columns = nullptr;      ///< [count] those that some path reads
   int count = 0, size = 0;
-  const S* edge_rows = nullptr;      ///< [edge of the block][size]
-  S* gu = nullptr;                   ///< [nodes][size]
+  const S* edge_rows = nullptr;  ///< [edge of the block][size]
+  S* gu = nullptr;               ///< [nodes][size]
 
   ADATOM_DEVICE void operator()(std::int64_t k) const {
     const int n = static_cast<int>(k / count), column = columns[k % count];

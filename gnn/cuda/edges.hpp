@@ -17,21 +17,21 @@ struct FormEdges {
   using Sum = SumOf<S>;
 
   DeviceGraph g;
-  double limit = 0.0;                         ///< cutoff squared
-  double least = 1e-12;                       ///< square of the distance below which two atoms are on the same spot
-  const double* tangents = nullptr;           ///< [nodes][3] in the caller's order, of dual scalars
-  double sign = 1.0;                          ///< of `tangents`
-  const double* strains = nullptr;            ///< null, or [structures][9]: r' = strain r on top
-  const int* structure = nullptr;             ///< [nodes] in the caller's order
-  EdgeVector<S>* vectors = nullptr;           ///< [edges]
-  Sum* forces = nullptr;                      ///< [edges][3] dE/dr_ij; null if they are not wanted
-  Sum* energies = nullptr;                    ///< [receivers]
-  int* status = nullptr;                      ///< see EdgeStatus
+  double limit = 0.0;                ///< cutoff squared
+  double least = 1e-12;              ///< square of the distance below which two atoms are on the same spot
+  const double* tangents = nullptr;  ///< [nodes][3] in the caller's order, of dual scalars
+  double sign = 1.0;                 ///< of `tangents`
+  const double* strains = nullptr;   ///< null, or [structures][9]: r' = strain r on top
+  const int* structure = nullptr;    ///< [nodes] in the caller's order
+  EdgeVector<S>* vectors = nullptr;  ///< [edges]
+  Sum* forces = nullptr;             ///< [edges][3] dE/dr_ij; null if they are not wanted
+  Sum* energies = nullptr;           ///< [receivers]
+  int* status = nullptr;             ///< see EdgeStatus
   bool repels = false;
   PairRepulsion repulsion;
-  const double* radii = nullptr;              ///< [species]
-  const int* elements = nullptr;              ///< [species]
-  const double* scale = nullptr;              ///< [species]
+  const double* radii = nullptr;  ///< [species]
+  const int* elements = nullptr;  ///< [species]
+  const double* scale = nullptr;  ///< [species]
 
   ADATOM_DEVICE void operator()(WarpTeam& team) const {
     const int i = static_cast<int>(team.index());
@@ -120,11 +120,11 @@ struct CollectForces {
 
   DeviceGraph g;
   const EdgeVector<S>* vectors = nullptr;
-  const Sum* edge_forces = nullptr;       ///< [edges][3] dE/dr_ij
-  double* forces = nullptr;               ///< [nodes][3] in the caller's order
-  double* tangents = nullptr;             ///< the same, of dual scalars; or null
-  double* virials = nullptr;              ///< [nodes][9] in the caller's order; or null
-  double* received = nullptr;             ///< [receivers][9] virials of the edges that end here; or null
+  const Sum* edge_forces = nullptr;  ///< [edges][3] dE/dr_ij
+  double* forces = nullptr;          ///< [nodes][3] in the caller's order
+  double* tangents = nullptr;        ///< the same, of dual scalars; or null
+  double* virials = nullptr;         ///< [nodes][9] in the caller's order; or null
+  double* received = nullptr;        ///< [receivers][9] virials of the edges that end here; or null
 
   static std::size_t shared() { return shared_bytes<Sum>(3) + 2 * shared_bytes<double>(9); }
 
@@ -143,9 +143,8 @@ struct CollectForces {
       for (int a = 0; a < 9; ++a) w[lane][a] = h[lane][a] = 0.0;
       if (n < g.receivers)
         for (int e = g.first_edge[n] + lane; e < g.first_edge[n + 1]; e += warp_size) add(e, 1.0, f[lane], w[lane]);
-      if (virials || received)
-        ADATOM_UNROLL
-        for (int a = 0; a < 9; ++a) h[lane][a] = 0.5 * w[lane][a];
+      if (virials || received) ADATOM_UNROLL
+      for (int a = 0; a < 9; ++a) h[lane][a] = 0.5 * w[lane][a];
       for (int s = g.first_sent[n] + lane; s < g.first_sent[n + 1]; s += warp_size) {
         Array<double, 9> sent;
         ADATOM_UNROLL
@@ -179,11 +178,9 @@ struct CollectForces {
     const Sum* fe = edge_forces + 3 * std::size_t(e);
     ADATOM_UNROLL
     for (int a = 0; a < 3; ++a) f[a] = f[a] + fe[a] * sign;
-    if (virials || received)
-      ADATOM_UNROLL
-      for (int a = 0; a < 3; ++a)
-        ADATOM_UNROLL
-        for (int b = 0; b < 3; ++b) w[3 * a + b] -= double(value(v[a])) * value(fe[b]);
+    if (virials || received) ADATOM_UNROLL
+    for (int a = 0; a < 3; ++a) ADATOM_UNROLL
+    for (int b = 0; b < 3; ++b) w[3 * a + b] -= double(value(v[a])) * value(fe[b]);
   }
 };
 
@@ -201,9 +198,8 @@ struct SumRows {
     team.each([&](int lane) {
       ADATOM_UNROLL
       for (int a = 0; a < width; ++a) sum[lane][a] = 0.0;
-      for (int r = begin + lane; r < end; r += warp_size)
-        ADATOM_UNROLL
-        for (int a = 0; a < width; ++a) sum[lane][a] += from[std::size_t(r) * width + a];
+      for (int r = begin + lane; r < end; r += warp_size) ADATOM_UNROLL
+      for (int a = 0; a < width; ++a) sum[lane][a] += from[std::size_t(r) * width + a];
     });
     team.warps([&](const Warp& warp) { warp.sum_to(sum, to + team.index() * width); });
   }

@@ -10,9 +10,9 @@ namespace adatom::gnn::cuda {
 /// From B [lm][c] to the message: y[m] += B[l, m] W.
 template <class T>
 struct ElementPart {
-  int l, out, out_row, n;  ///< out: offset of the irrep's first row in the message; n: its channels
-  const T* const* forward; ///< [species of the receiver, or 1][species of the sender] matrix [c][n]
-  const T* const* reverse; ///< the same, [n][c]
+  int l, out, out_row, n;   ///< out: offset of the irrep's first row in the message; n: its channels
+  const T* const* forward;  ///< [species of the receiver, or 1][species of the sender] matrix [c][n]
+  const T* const* reverse;  ///< the same, [n][c]
 };
 
 template <class S>
@@ -22,10 +22,10 @@ struct ElementInput {
   Harmonics harmonics;
   const EdgeVector<S>* vectors = nullptr;
   DeviceTable<T> table;
-  DeviceRows<S> rows;                ///< of all edges
-  int functions = 0;                 ///< c, padded
+  DeviceRows<S> rows;  ///< of all edges
+  int functions = 0;   ///< c, padded
   const ElementPart<T>* parts = nullptr;
-  int part_count = 0, species = 0;   ///< species: of the network
+  int part_count = 0, species = 0;  ///< species: of the network
   bool per_receiver = false;
   int message_size = 0;
 
@@ -53,7 +53,7 @@ struct ElementForward {
   In in;
   const T* bias = nullptr;  ///< of 0e channels, or null
   int bias_offset = 0, bias_size = 0;
-  S* message = nullptr;     ///< [receivers][message_size]
+  S* message = nullptr;  ///< [receivers][message_size]
 
   static std::size_t shared(int harmonics, int functions, int message_size) {
     return 2 * shared_bytes<int>(In::batch) + shared_bytes<S>(In::batch * spline_taps) + shared_bytes<S>(In::batch * (harmonics | 1)) +
@@ -154,12 +154,10 @@ struct ElementReverse {
   using In = ElementInput<S>;
 
   In in;
-  const S* gmessage = nullptr;       ///< [receivers][message_size]
-  SumOf<S>* edge_forces = nullptr;   ///< [edges][3]
+  const S* gmessage = nullptr;      ///< [receivers][message_size]
+  SumOf<S>* edge_forces = nullptr;  ///< [edges][3]
 
-  static std::size_t shared(int harmonics, int functions, int message_size) {
-    return shared_bytes<S>(harmonics * functions) + shared_bytes<S>(message_size);
-  }
+  static std::size_t shared(int harmonics, int functions, int message_size) { return shared_bytes<S>(harmonics * functions) + shared_bytes<S>(message_size); }
 
   ADATOM_DEVICE void operator()(BlockTeam& team) const {
     const DeviceGraph& g = in.g;

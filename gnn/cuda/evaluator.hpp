@@ -146,13 +146,13 @@ class CudaEvaluator final : public Evaluator {
 
   /// Of a layer; u, h, gh belong to the features that enter it.
   struct State {
-    S *u = nullptr;           ///< [nodes] sender features
-    S *h = nullptr;           ///< [receivers] features
-    S *gh = nullptr;          ///< [receivers] their adjoint
-    S *message = nullptr;     ///< [receivers] input of the update
-    S *density = nullptr;     ///< [receivers] 1 / (1 + sum of edge densities)
-    S *A = nullptr;           ///< [receivers] for gradients of weights: sums over edges
-    S *contracted = nullptr;  ///< [receivers] the same: contraction of the message
+    S* u = nullptr;           ///< [nodes] sender features
+    S* h = nullptr;           ///< [receivers] features
+    S* gh = nullptr;          ///< [receivers] their adjoint
+    S* message = nullptr;     ///< [receivers] input of the update
+    S* density = nullptr;     ///< [receivers] 1 / (1 + sum of edge densities)
+    S* A = nullptr;           ///< [receivers] for gradients of weights: sums over edges
+    S* contracted = nullptr;  ///< [receivers] the same: contraction of the message
   };
 
   static constexpr double least_distance = 1e-3;  ///< angstrom; no two atoms of a meaningful structure are closer
@@ -225,8 +225,8 @@ class CudaEvaluator final : public Evaluator {
     built_ = false;
     const double per_atom = static_cast<double>(needed) / std::max(graph_.nodes, 1);
     const auto fit = static_cast<long>(static_cast<double>(free_memory()) / per_atom);
-    throw std::runtime_error("out of memory on the CUDA device: " + std::to_string(graph_.nodes) + " atoms with " + std::to_string(edges_) +
-                             " edges need " + std::to_string(needed >> 20) + " MiB beside the model, " + std::to_string(static_cast<long>(per_atom)) +
+    throw std::runtime_error("out of memory on the CUDA device: " + std::to_string(graph_.nodes) + " atoms with " + std::to_string(edges_) + " edges need " +
+                             std::to_string(needed >> 20) + " MiB beside the model, " + std::to_string(static_cast<long>(per_atom)) +
                              " bytes per atom; about " + std::to_string(fit) +
                              " atoms fit into what is free now (other processes or models may hold some): use more devices, fewer atoms, float32, or smaller "
                              "batches");
@@ -333,27 +333,27 @@ class CudaEvaluator final : public Evaluator {
   Harmonics harmonics_;
   Topology topology_;
   NeighbourLists lists_;
-  bool packed_ = false, packing_ = false;  // the weights are on the device; are on their way
+  bool packed_ = false, packing_ = false;                        // the weights are on the device; are on their way
   bool built_ = false, of_structures_ = false, listed_ = false;  // of_structures_: with lists of its own, which listed_ says there are
-  int edges_ = 0, edge_room_ = 0;         // of the list; that memory is laid out for
-  double move_limit2_ = 0.0;              // square of the distance that atoms may move before the lists are made anew
+  int edges_ = 0, edge_room_ = 0;                                // of the list; that memory is laid out for
+  double move_limit2_ = 0.0;                                     // square of the distance that atoms may move before the lists are made anew
   Wanted wanted_;
-  std::uint64_t key_ = 0;                 // of the memory and the topology that a recorded graph refers to
+  std::uint64_t key_ = 0;  // of the memory and the topology that a recorded graph refers to
   DeviceGraph graph_, g_;
   const NodeGroup* groups_ = nullptr;
-  bool packs_ = false;                    // rows of the halo are packed here
+  bool packs_ = false;  // rows of the halo are packed here
   struct {
     const int *shared, *target, *first, *packed;
-  } halo_{};                              // see Topology
+  } halo_{};  // see Topology
   const int* receiver_ = nullptr;
   int shift_rows_ = 0;
   std::vector<LayerTasks<T>> tasks_;
   MapTasks<T> detector_tasks_;
-  std::vector<int> tasks_shape_;          // what they depend on
-  bool tasks_gradients_ = false;          // whether they include gradients of weights
+  std::vector<int> tasks_shape_;                  // what they depend on
+  bool tasks_gradients_ = false;                  // whether they include gradients of weights
   int structures_ = 0, reserved_structures_ = 0;  // whose strains a loss depends on
   std::vector<State> states_;
-  std::vector<int> blocks_;               // ends of blocks of receivers
+  std::vector<int> blocks_;  // ends of blocks of receivers
   int block_receivers_ = 0, block_edges_ = 0;
   Arena topology_arena_, arena_, host_arena_{true};
   struct {
@@ -376,7 +376,8 @@ class CudaEvaluator final : public Evaluator {
   EdgeVector<S>* vectors_ = nullptr;
   Sum *edge_forces_ = nullptr, *sums_ = nullptr;
   S *features_ = nullptr, *gfeatures_ = nullptr, *A_ = nullptr, *contracted_ = nullptr, *gmessage_ = nullptr, *gu_ = nullptr, *edge_rows_ = nullptr,
-    *moved_ = nullptr, *raw_message_ = nullptr, *phi_ = nullptr, *phi_slopes_ = nullptr, *rows_ = nullptr, *row_slopes_ = nullptr, *edge_density_ = nullptr, *grho_ = nullptr;
+    *moved_ = nullptr, *raw_message_ = nullptr, *phi_ = nullptr, *phi_slopes_ = nullptr, *rows_ = nullptr, *row_slopes_ = nullptr, *edge_density_ = nullptr,
+    *grho_ = nullptr;
   double flops_ = 0.0, bytes_ = 0.0;
   long launches_ = 0;
 };

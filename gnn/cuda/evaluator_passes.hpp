@@ -162,21 +162,18 @@ void CudaEvaluator<S>::forward(int t) {
       forward_map(layer.linear, tasks.linear, A, spec.mid_layout.size, raw, message_size, false, first, end, first, 0);
       first = end;
     }
-    if (!layer.message_skip.empty())
-      forward_map(layer.message_skip, tasks.message_skip, raw, message_size, state.message, message_size, false, 0, receivers);
+    if (!layer.message_skip.empty()) forward_map(layer.message_skip, tasks.message_skip, raw, message_size, state.message, message_size, false, 0, receivers);
   }
   if (!spec.density.empty())
-    stream_.teams(
-        Normalize<S>{g_, vectors_, layer.density_table.view, network_->splines ? nullptr : edge_density_, state.density, state.message, message_size},
-        receivers);
+    stream_.teams(Normalize<S>{g_, vectors_, layer.density_table.view, network_->splines ? nullptr : edge_density_, state.density, state.message, message_size},
+                  receivers);
 
   // Update: message -> features after the layer.
   S* out = t == last() ? features_ : states_[t + 1].h;
   S* gout = !wanted_.reverses() ? nullptr : t == last() ? gfeatures_ : states_[t + 1].gh;
   if (spec.contracts) {
     S* const contracted = wanted_.weights ? state.contracted : contracted_;
-    stream_.teams(Contract<S>{contraction_input(t), contracted}, contraction_teams(t),
-                  Contract<S>::shared(static_cast<int>(spec.contraction.inputs.size())));
+    stream_.teams(Contract<S>{contraction_input(t), contracted}, contraction_teams(t), Contract<S>::shared(static_cast<int>(spec.contraction.inputs.size())));
     forward_map(layer.product, tasks.product, contracted, spec.contraction.out.size, out, out_size, false, 0, receivers);
     add_skip(t, out, out_size, in_size);
   } else {
@@ -249,8 +246,16 @@ template <class S>
 auto CudaEvaluator<S>::contraction_input(int t) -> ContractionInput<S> {
   const LayerWeights<T>& layer = layers_[t];
   const Contraction& c = layer.spec->contraction;
-  return {groups_, g_.species, layer.contraction.parts.data(), layer.contraction.inputs.data(), layer.contraction.part_count,
-          static_cast<int>(c.inputs.size()), c.channels, layer.spec->message_layout.size, c.out.size, states_[t].message};
+  return {groups_,
+          g_.species,
+          layer.contraction.parts.data(),
+          layer.contraction.inputs.data(),
+          layer.contraction.part_count,
+          static_cast<int>(c.inputs.size()),
+          c.channels,
+          layer.spec->message_layout.size,
+          c.out.size,
+          states_[t].message};
 }
 
 template <class S>
@@ -326,8 +331,7 @@ void CudaEvaluator<S>::reverse(int t) {
     apply(tasks.message_skip_reverse, gmessage_, message_size, graw, message_size, false, 0, receivers);
   }
   if (wanted_.weights) gradient(tasks.gradient.linear, state.A, spec.mid_layout.size, graw, message_size);
-  if (layer.convolution.column_count < spec.conv_layout.size)
-    stream_.clear(gu_, std::size_t(graph_.nodes) * spec.conv_layout.size * sizeof(S));
+  if (layer.convolution.column_count < spec.conv_layout.size) stream_.clear(gu_, std::size_t(graph_.nodes) * spec.conv_layout.size * sizeof(S));
   int first = 0;
   for (const int end : blocks_) {
     apply(tasks.linear_reverse, graw, message_size, A_, spec.mid_layout.size, false, first, end, 0, first);

@@ -13,8 +13,8 @@ namespace adatom::gnn::cuda {
 struct PartialSum {
   std::size_t from, stride, to;
   int splits, count;
-  int to_step = 1;               ///< map(k) = to_step * k, or, with rows,
-  const int* rows = nullptr;     ///< rows[k / row] * row + k % row; nowhere where that row is -1
+  int to_step = 1;            ///< map(k) = to_step * k, or, with rows,
+  const int* rows = nullptr;  ///< rows[k / row] * row + k % row; nowhere where that row is -1
   int row = 1;
 };
 
@@ -47,8 +47,8 @@ struct GradientTask {
   int components, k, n;
   int in, in_row, out, out_row;
   int first_node, nodes;
-  int rows_per_split;  ///< rows are (node, component)
-  std::size_t partial; ///< [split][k][n]
+  int rows_per_split;   ///< rows are (node, component)
+  std::size_t partial;  ///< [split][k][n]
 };
 
 /// A block of 128 threads has 64 x 64 entries of a matrix and one split of the rows, 16 rows at a time in shared memory.
@@ -104,9 +104,8 @@ struct LinearGradient {
           const Pack<S, k_step> a = load<k_step>(xs + r * stride + k);
           const Pack<S, n_step> b = load<n_step>(gs + r * stride + n);
           ADATOM_UNROLL
-          for (int i = 0; i < k_step; ++i)
-            ADATOM_UNROLL
-            for (int j = 0; j < n_step; ++j) own[i * n_step + j] = fma(fma(own[i * n_step + j], a[i].v, b[j].d), a[i].d, b[j].v);
+          for (int i = 0; i < k_step; ++i) ADATOM_UNROLL
+          for (int j = 0; j < n_step; ++j) own[i * n_step + j] = fma(fma(own[i * n_step + j], a[i].v, b[j].d), a[i].d, b[j].v);
         }
       });
     }
@@ -132,16 +131,16 @@ struct ConvolveGradient {
   ConvolveInput<S> in;
   PathGroup group;
   int receivers = 0, receivers_per_part = 0;
-  int batch = 1, most_z = 0;       ///< edges at a time, at most 32
-  const S* G = nullptr;            ///< [receivers][A_size] dE/dA
-  S* edge_rows = nullptr;          ///< [edges][h_size]
-  T* partials = nullptr;           ///< [part][table_size], zero before
+  int batch = 1, most_z = 0;  ///< edges at a time, at most 32
+  const S* G = nullptr;       ///< [receivers][A_size] dE/dA
+  S* edge_rows = nullptr;     ///< [edges][h_size]
+  T* partials = nullptr;      ///< [part][table_size], zero before
   std::size_t table_size = 0;
 
   static constexpr int weights_stride = 7;
   static std::size_t shared(int batch, int harmonics, int most_z, int l1) {
-    return 2 * shared_bytes<int>(batch) + shared_bytes<S>(batch * weights_stride) + shared_bytes<S>(batch * (harmonics | 1)) +
-           shared_bytes<S>(batch * most_z) + shared_bytes<S>(batch * (2 * l1 + 1) * warp_size);
+    return 2 * shared_bytes<int>(batch) + shared_bytes<S>(batch * weights_stride) + shared_bytes<S>(batch * (harmonics | 1)) + shared_bytes<S>(batch * most_z) +
+           shared_bytes<S>(batch * (2 * l1 + 1) * warp_size);
   }
   struct Batch {
     int *sender, *row;
@@ -280,7 +279,9 @@ struct DensityGradient {
 };
 
 /// Groups of nodes first .. end-1, of one species.
-struct GroupRange { int first, end; };
+struct GroupRange {
+  int first, end;
+};
 
 /// Of the contraction's coefficients, from the adjoint of its output. A warp has 32 channels of a range of groups; coefficients are in the order of the programs.
 template <class S>

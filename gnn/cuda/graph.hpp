@@ -18,7 +18,9 @@ using SumOf = std::conditional_t<is_dual<S>, Dual<double>, double>;  ///< what s
 ADATOM_INLINE double widen(float x) { return x; }
 ADATOM_INLINE double widen(double x) { return x; }
 template <class T>
-ADATOM_INLINE Dual<double> widen(Dual<T> x) { return {double(x.v), double(x.d)}; }
+ADATOM_INLINE Dual<double> widen(Dual<T> x) {
+  return {double(x.v), double(x.d)};
+}
 
 template <class S>
 ADATOM_INLINE S narrow(SumOf<S> x) {
@@ -32,17 +34,17 @@ ADATOM_INLINE S narrow(SumOf<S> x) {
 /// of their sender.
 struct DeviceGraph {
   int receivers = 0, nodes = 0;
-  const int* node = nullptr;         ///< [nodes] number in the caller's graph
-  const int* species = nullptr;      ///< [nodes]
-  const int* first_edge = nullptr;   ///< [receivers + 1]
-  const int* sender = nullptr;       ///< [edges]
-  const int* shift = nullptr;        ///< [edges] row of `shifts`; null when there are none
-  const int* first_run = nullptr;    ///< [receivers + 1] runs: the edges of a receiver from senders of one species
-  const int* run_edge = nullptr;     ///< [runs + 1] first edge
-  const int* first_sent = nullptr;   ///< [nodes + 1]
-  const int* sent_edge = nullptr;    ///< [edges] those of each sender, ascending
-  const double* x = nullptr;         ///< [nodes][3] positions
-  const double* shifts = nullptr;    ///< [][3]
+  const int* node = nullptr;        ///< [nodes] number in the caller's graph
+  const int* species = nullptr;     ///< [nodes]
+  const int* first_edge = nullptr;  ///< [receivers + 1]
+  const int* sender = nullptr;      ///< [edges]
+  const int* shift = nullptr;       ///< [edges] row of `shifts`; null when there are none
+  const int* first_run = nullptr;   ///< [receivers + 1] runs: the edges of a receiver from senders of one species
+  const int* run_edge = nullptr;    ///< [runs + 1] first edge
+  const int* first_sent = nullptr;  ///< [nodes + 1]
+  const int* sent_edge = nullptr;   ///< [edges] those of each sender, ascending
+  const double* x = nullptr;        ///< [nodes][3] positions
+  const double* shifts = nullptr;   ///< [][3]
   // Instead of shifts, of lists that were made on the device (gnn/cuda/search.hpp):
   const int* image = nullptr;        ///< [edges] periodic image of the sender, see pack_image
   const int* structure = nullptr;    ///< [nodes]
@@ -62,7 +64,9 @@ template <class S>
 using EdgeVector = Pack<S, 4>;
 
 template <class S>
-ADATOM_DEVICE bool is_active(const EdgeVector<S>& v) { return value(v[3]) > 0; }
+ADATOM_DEVICE bool is_active(const EdgeVector<S>& v) {
+  return value(v[3]) > 0;
+}
 
 /// A spline table on the device, [pair][row][function].
 template <class T>

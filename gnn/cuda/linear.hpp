@@ -26,8 +26,8 @@ struct Linear {
   using T = Base<S>;
 
   const LinearTask<T>* tasks = nullptr;
-  int row_tiles = 0, column_tiles = 0;     ///< the most that a task has
-  int first_node = 0, end_node = 0;        ///< of the nodes in work; rows 0 of x and y belong to x_first and y_first
+  int row_tiles = 0, column_tiles = 0;  ///< the most that a task has
+  int first_node = 0, end_node = 0;     ///< of the nodes in work; rows 0 of x and y belong to x_first and y_first
   const S* x = nullptr;
   int x_size = 0, x_first = 0;
   S* y = nullptr;
@@ -77,9 +77,8 @@ struct Linear {
           const Pack<S, row_step> a = load<row_step>(xs + kk * x_stride + r);
           const Pack<T, column_step> b = load<column_step>(ws + kk * tile + c);
           ADATOM_UNROLL
-          for (int i = 0; i < row_step; ++i)
-            ADATOM_UNROLL
-            for (int j = 0; j < column_step; ++j) own[i * column_step + j] = fma(own[i * column_step + j], a[i], b[j]);
+          for (int i = 0; i < row_step; ++i) ADATOM_UNROLL
+          for (int j = 0; j < column_step; ++j) own[i * column_step + j] = fma(own[i * column_step + j], a[i], b[j]);
         }
       });
     }

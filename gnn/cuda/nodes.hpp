@@ -25,7 +25,7 @@ struct ApplyGate {
   DeviceGate<T> gate;
   const S* in = nullptr;  ///< [nodes][in_size]
   int in_size = 0;
-  S* out = nullptr;       ///< [nodes][out_size]
+  S* out = nullptr;  ///< [nodes][out_size]
   int out_size = 0;
 
   ADATOM_DEVICE void operator()(WarpTeam& team) const {
@@ -100,8 +100,8 @@ struct Normalize {
   DeviceGraph g;
   const EdgeVector<S>* vectors = nullptr;
   DeviceTable<T> table;
-  const S* values = nullptr;   ///< without splines: [edges][2] density and its slope
-  S* inverse = nullptr;        ///< [receivers] 1 / (1 + rho)
+  const S* values = nullptr;  ///< without splines: [edges][2] density and its slope
+  S* inverse = nullptr;       ///< [receivers] 1 / (1 + rho)
   S* message = nullptr;
   int size = 0;
 
@@ -212,7 +212,7 @@ template <class S>
 struct AddBias {
   const Base<S>* bias = nullptr;  ///< [count]
   int offset = 0, count = 0, size = 0;
-  S* y = nullptr;                 ///< [nodes][size]
+  S* y = nullptr;  ///< [nodes][size]
 
   ADATOM_DEVICE void operator()(std::int64_t k) const {
     S& to = y[std::size_t(k / count) * size + offset + k % count];
@@ -235,17 +235,17 @@ struct ApplyReadout {
   using T = Base<S>;
   using Sum = SumOf<S>;
   const int* species = nullptr;
-  const double* scale = nullptr;         ///< [species]
+  const double* scale = nullptr;  ///< [species]
   const ReadoutStep* steps = nullptr;
-  int step_count = 0, hidden = 0;        ///< hidden: outputs of all steps
+  int step_count = 0, hidden = 0;  ///< hidden: outputs of all steps
   Activation activation = Activation::silu;
-  const S* h = nullptr;                  ///< [nodes][size]
-  S* gh = nullptr;                       ///< the same; null without the reverse pass
-  int size = 0, in = 0;                  ///< in: offset of the 0e row
+  const S* h = nullptr;  ///< [nodes][size]
+  S* gh = nullptr;       ///< the same; null without the reverse pass
+  int size = 0, in = 0;  ///< in: offset of the 0e row
   Sum* energies = nullptr;
   // For gradients of weights, of dual scalars.
-  const double* loss = nullptr;          ///< dL/dE of the atoms, in the caller's order
-  const int* node = nullptr;             ///< [nodes] number in the caller's graph
+  const double* loss = nullptr;              ///< dL/dE of the atoms, in the caller's order
+  const int* node = nullptr;                 ///< [nodes] number in the caller's graph
   Sum *kept_x = nullptr, *kept_g = nullptr;  ///< [nodes][kept_size], [nodes][hidden]: inputs of the steps side by side, adjoints of their outputs
   int kept_size = 0;
 

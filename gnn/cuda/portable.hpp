@@ -52,18 +52,26 @@ struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Pack {
   ADATOM_DEVICE const T& operator[](int i) const { return x[i]; }
 };
 template <int V, class T>
-ADATOM_DEVICE Pack<T, V> load(const T* p) { return *reinterpret_cast<const Pack<T, V>*>(p); }
+ADATOM_DEVICE Pack<T, V> load(const T* p) {
+  return *reinterpret_cast<const Pack<T, V>*>(p);
+}
 template <int V, class T>
-ADATOM_DEVICE void store(T* p, const Pack<T, V>& x) { *reinterpret_cast<Pack<T, V>*>(p) = x; }
+ADATOM_DEVICE void store(T* p, const Pack<T, V>& x) {
+  *reinterpret_cast<Pack<T, V>*>(p) = x;
+}
 
 namespace detail {
 ADATOM_FUNCTION constexpr int next_power_of_two(int n) { return n <= 1 ? 1 : 2 * next_power_of_two((n + 1) / 2); }
 
 #ifdef __CUDACC__
 template <class T>
-ADATOM_DEVICE T shuffle_xor(T x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
+ADATOM_DEVICE T shuffle_xor(T x, int mask) {
+  return __shfl_xor_sync(0xffffffffu, x, mask);
+}
 template <class T>
-ADATOM_DEVICE Dual<T> shuffle_xor(Dual<T> x, int mask) { return {shuffle_xor(x.v, mask), shuffle_xor(x.d, mask)}; }
+ADATOM_DEVICE Dual<T> shuffle_xor(Dual<T> x, int mask) {
+  return {shuffle_xor(x.v, mask), shuffle_xor(x.d, mask)};
+}
 #endif
 }  // namespace detail
 
@@ -192,12 +200,16 @@ class Team {
       __syncthreads();
   }
   template <class T>
-  ADATOM_DEVICE Local<T> local() const { return {}; }
+  ADATOM_DEVICE Local<T> local() const {
+    return {};
+  }
 #else
   Team(std::int64_t index, int size, std::size_t room, bool backwards) : index_(index), size_(size), room_(room), backwards_(backwards) {}
   int size() const { return size_; }
   template <class T>
-  Local<T> local() const { return {0, size_}; }
+  Local<T> local() const {
+    return {0, size_};
+  }
 #endif
   ADATOM_DEVICE std::int64_t index() const { return index_; }  ///< of the team in the launch
 
@@ -347,8 +359,7 @@ class TensorTile {
   ADATOM_DEVICE void store(float* to, int row) const {
 #ifdef __CUDACC__
 #pragma unroll
-    for (int k = 0; k < 4; ++k)
-      nvcuda::wmma::store_matrix_sync(to + 16 * (k / 2) * row + 16 * (k % 2), c_[k], row, nvcuda::wmma::mem_row_major);
+    for (int k = 0; k < 4; ++k) nvcuda::wmma::store_matrix_sync(to + 16 * (k / 2) * row + 16 * (k % 2), c_[k], row, nvcuda::wmma::mem_row_major);
 #else
     for (int r = 0; r < size; ++r)
       for (int c = 0; c < size; ++c) to[r * row + c] = c_[r * size + c];
@@ -397,6 +408,8 @@ ADATOM_DEVICE int fetch_add(int* p, int x) {
 
 /// Bytes that shared<T>(n) takes.
 template <class T>
-constexpr std::size_t shared_bytes(std::size_t n) { return (n * sizeof(T) + 15) / 16 * 16; }
+constexpr std::size_t shared_bytes(std::size_t n) {
+  return (n * sizeof(T) + 15) / 16 * 16;
+}
 
 }  // namespace adatom::gnn::cuda

@@ -57,12 +57,8 @@ inline void check(cudaError_t status, const char* doing) {
   cudaGetLastError();  // so that the next call does not report it again
   std::string advice;
   switch (status) {
-    case cudaErrorMemoryAllocation:
-      advice = "; other processes or models may hold the memory (nvidia-smi lists them): use fewer atoms or more devices";
-      break;
-    case cudaErrorDevicesUnavailable:
-      advice = "; another process holds the device: end it, or choose a device with CUDA_VISIBLE_DEVICES";
-      break;
+    case cudaErrorMemoryAllocation: advice = "; other processes or models may hold the memory (nvidia-smi lists them): use fewer atoms or more devices"; break;
+    case cudaErrorDevicesUnavailable: advice = "; another process holds the device: end it, or choose a device with CUDA_VISIBLE_DEVICES"; break;
     case cudaErrorECCUncorrectable:
       advice = "; the device's memory is faulty (nvidia-smi -q -d ECC): restart this process (from the last checkpoint), on another device if it happens again";
       break;
@@ -76,9 +72,7 @@ inline void check(cudaError_t status, const char* doing) {
     case cudaErrorInvalidPc:
     case cudaErrorNvlinkUncorrectable:
     case cudaErrorLaunchFailure:
-    case cudaErrorUnknown:
-      advice = "; the device is lost for this process: restart it (from the last checkpoint)";
-      break;
+    case cudaErrorUnknown: advice = "; the device is lost for this process: restart it (from the last checkpoint)"; break;
     default: break;
   }
   throw std::runtime_error(std::string("CUDA device: ") + cudaGetErrorString(status) + " while " + doing + advice);
@@ -250,8 +244,8 @@ inline void release_host(void* p) { cudaFreeHost(p); }
 
 #else  // ------------------------------------------------------------------------------------------------ host executor
 
-bool runs_backwards();            ///< ADATOM_HOST_ORDER=reverse
-void* allocate(std::size_t);      ///< filled with NaN
+bool runs_backwards();        ///< ADATOM_HOST_ORDER=reverse
+void* allocate(std::size_t);  ///< filled with NaN
 void release(void* p);
 std::size_t free_memory();
 inline void* allocate_host(std::size_t bytes) { return allocate(bytes); }

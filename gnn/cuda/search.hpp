@@ -36,10 +36,10 @@ struct SearchInput {
 /// Key and wrapped position of an atom; counts the atoms of each key.
 struct AssignBins {
   SearchInput in;
-  int* key = nullptr;         ///< [atoms]
-  double* offset = nullptr;   ///< [atoms][3] lattice translation that wrapping takes away
-  int* count = nullptr;       ///< [keys]
-  int* status = nullptr;      ///< lowest atom whose position is impossible
+  int* key = nullptr;        ///< [atoms]
+  double* offset = nullptr;  ///< [atoms][3] lattice translation that wrapping takes away
+  int* count = nullptr;      ///< [keys]
+  int* status = nullptr;     ///< lowest atom whose position is impossible
 
   ADATOM_DEVICE void operator()(std::int64_t a) const {
     const DeviceBox& b = in.boxes[in.structure[a]];
@@ -87,10 +87,10 @@ struct SortByKey {
 /// What the nodes need of the sorted atoms.
 struct NumberNodes {
   SearchInput in;
-  const int *node = nullptr, *key = nullptr;  ///< [nodes] atom; [atoms]
-  const double* atom_offset = nullptr;        ///< [atoms][3]
+  const int *node = nullptr, *key = nullptr;                     ///< [nodes] atom; [atoms]
+  const double* atom_offset = nullptr;                           ///< [atoms][3]
   int *species = nullptr, *structure = nullptr, *bin = nullptr;  ///< [nodes]; bin: within the structure
-  double *offset = nullptr, *reference = nullptr;  ///< [nodes][3]; reference: wrapped positions
+  double *offset = nullptr, *reference = nullptr;                ///< [nodes][3]; reference: wrapped positions
 
   ADATOM_DEVICE void operator()(std::int64_t n) const {
     const int a = node[n], s = in.structure[a];
@@ -109,10 +109,10 @@ struct FindEdges {
   static constexpr bool one_warp = true;
   static constexpr int most_threads = 128;
   SearchInput in;
-  const int *first = nullptr;                      ///< [keys + 1] first node
-  const int *structure = nullptr, *bin = nullptr;  ///< [nodes]
-  const double* x = nullptr;                       ///< [nodes][3] wrapped
-  int* runs = nullptr;                             ///< [nodes][species] number of edges; or [nodes][species] first edge
+  const int* first = nullptr;                                    ///< [keys + 1] first node
+  const int *structure = nullptr, *bin = nullptr;                ///< [nodes]
+  const double* x = nullptr;                                     ///< [nodes][3] wrapped
+  int* runs = nullptr;                                           ///< [nodes][species] number of edges; or [nodes][species] first edge
   int *sender = nullptr, *image = nullptr, *receiver = nullptr;  ///< [edges]; receiver may be null
 
   ADATOM_DEVICE void operator()(WarpTeam& team) const {
@@ -262,12 +262,12 @@ struct AddBlockSums {
 
 /// Positions in the order of the nodes, less what wrapping took away when the list was made; whether an atom has moved so far that a list may lack edges.
 struct GatherPositions {
-  const int* node = nullptr;          ///< [nodes] in the caller's order
-  const double* positions = nullptr;  ///< [nodes][3] in the caller's order
+  const int* node = nullptr;                             ///< [nodes] in the caller's order
+  const double* positions = nullptr;                     ///< [nodes][3] in the caller's order
   const double *offset = nullptr, *reference = nullptr;  ///< [nodes][3]; null for a list of the caller
-  double limit2 = 0.0;                ///< square of the distance that atoms may move
-  double* x = nullptr;                ///< [nodes][3]
-  int* moved = nullptr;               ///< lowest atom that moved further
+  double limit2 = 0.0;                                   ///< square of the distance that atoms may move
+  double* x = nullptr;                                   ///< [nodes][3]
+  int* moved = nullptr;                                  ///< lowest atom that moved further
 
   ADATOM_DEVICE void operator()(std::int64_t n) const {
     const double* from = positions + 3 * std::size_t(node[n]);

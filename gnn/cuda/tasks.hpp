@@ -128,8 +128,7 @@ class TaskMaker {
         const int first = own ? first_[z] : 0, end = own ? first_[z + 1] : receivers_;
         list.add(offsets_[w.id], {p.ir.dim(), w.in, w.out, p.in, p.in_row, p.out, p.out_row, first, end - first, 0, 0});
       }
-    if (m.bias_id >= 0)
-      list.add(offsets_[m.bias_id], {1, 1, static_cast<int>(m.bias.size()), -1, 0, m.bias_offset, 0, 0, receivers_, 0, 0});
+    if (m.bias_id >= 0) list.add(offsets_[m.bias_id], {1, 1, static_cast<int>(m.bias.size()), -1, 0, m.bias_offset, 0, 0, receivers_, 0, 0});
     return list.finish(store_);
   }
 

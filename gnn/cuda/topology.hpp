@@ -13,12 +13,12 @@
 namespace adatom::gnn::cuda {
 
 struct Topology {
-  std::vector<int> node, species;           ///< [nodes] the caller's number; species
-  std::vector<int> first_of_species;        ///< [species + 1] receivers
+  std::vector<int> node, species;     ///< [nodes] the caller's number; species
+  std::vector<int> first_of_species;  ///< [species + 1] receivers
   std::vector<int> first_edge, sender, shift, receiver;
   std::vector<int> first_run, run_edge;
   std::vector<int> first_sent, sent_edge;
-  std::vector<NodeGroup> groups;            ///< receivers of one species, up to four at a time
+  std::vector<NodeGroup> groups;  ///< receivers of one species, up to four at a time
   std::uint64_t revision = 0;
 
   // Of a halo that has them: its shared rows, and where what comes back is added.

@@ -15,13 +15,13 @@ inline double count_bytes(const Layer& l, double nodes, double edges, bool rever
     bytes += edges * vector + nodes * message;
     if (reverses) bytes += edges * (vector + force) + nodes * message;
   } else {
-    bytes += edges * vector + nodes * (conv + mid);                           // convolution
-    bytes += nodes * (mid + message);                                         // its linear map
+    bytes += edges * vector + nodes * (conv + mid);  // convolution
+    bytes += nodes * (mid + message);                // its linear map
     if (!l.up.empty()) bytes += nodes * (in + conv);
     if (reverses) {
       bytes += nodes * (message + mid);
-      bytes += edges * (vector + force + conv) + nodes * (conv + mid);        // reverse: a row of the sender's adjoint per edge
-      bytes += edges * conv + nodes * conv;                                   // and their sums
+      bytes += edges * (vector + force + conv) + nodes * (conv + mid);  // reverse: a row of the sender's adjoint per edge
+      bytes += edges * conv + nodes * conv;                             // and their sums
       if (!l.up.empty()) bytes += nodes * (conv + 2 * in);
     }
   }

@@ -16,7 +16,9 @@
 namespace adatom::gnn::cuda {
 
 template <class T>
-std::vector<T> converted(const std::vector<double>& x) { return std::vector<T>(x.begin(), x.end()); }
+std::vector<T> converted(const std::vector<double>& x) {
+  return std::vector<T>(x.begin(), x.end());
+}
 
 template <class T>
 std::vector<T> transposed(const Matrix& m) {
@@ -108,7 +110,10 @@ struct ContractionWeights {
   /// Sorts the terms of a row by their first factor; see ContractionProgram. `order`: the coefficients of the network in its order, -1 for zero.
   ContractionProgram<T> pack(Store& store, const Contraction& c, const ContractionRows& rows, const std::vector<std::vector<double>>& from,
                              std::vector<int>& order) {
-    struct Group { int linear = -1; std::vector<std::array<int, 2>> terms; };  // coefficients of x_a; b and coefficient of x_a x_b
+    struct Group {
+      int linear = -1;
+      std::vector<std::array<int, 2>> terms;
+    };  // coefficients of x_a; b and coefficient of x_a x_b
     std::vector<int> list{static_cast<int>(rows.rows.size())};
     order.clear();
     int pair = 0, triple = 0, at = 0;
@@ -164,11 +169,15 @@ struct ConvolutionWeights {
   DeviceArray<DeviceCoupling<T>> coupling;
   DeviceArray<DevicePath> paths, tasks;  ///< by group; of the forward pass, one per path and warp, those of a width side by side
   std::vector<PathGroup> groups;
-  struct Width { int channels_per_thread, first, count, most_z; };
-  std::vector<Width> widths;             ///< of `tasks`
-  struct Need { int most_z, most_parts; };
-  std::vector<Need> needs;               ///< of `groups`
-  DeviceArray<int> columns;              ///< of the sender's features that some path reads
+  struct Width {
+    int channels_per_thread, first, count, most_z;
+  };
+  std::vector<Width> widths;  ///< of `tasks`
+  struct Need {
+    int most_z, most_parts;
+  };
+  std::vector<Need> needs;   ///< of `groups`
+  DeviceArray<int> columns;  ///< of the sender's features that some path reads
   int column_count = 0;
 
   ConvolutionWeights() = default;
@@ -177,8 +186,8 @@ struct ConvolutionWeights {
     std::map<int, std::vector<DevicePath>> by_input;
     std::map<int, std::vector<DevicePath>> by_width;
     for (const ConvolutionPath& p : all) {
-      DevicePath path{p.l1, p.l2, p.l3, p.in, p.in_row, p.out, p.out_row, p.channels, p.radial, static_cast<int>(terms.size()),
-                      static_cast<int>(p.coupling.size()), 0};
+      DevicePath path{
+          p.l1, p.l2, p.l3, p.in, p.in_row, p.out, p.out_row, p.channels, p.radial, static_cast<int>(terms.size()), static_cast<int>(p.coupling.size()), 0};
       for (const CouplingTerm& c : p.coupling) terms.push_back({c.m1, c.m2, c.m3, static_cast<T>(c.c)});
       by_input[p.in].push_back(path);
       const int width = channels_per_thread(p.channels, widest);
@@ -244,9 +253,17 @@ struct LayerWeights {
 
   /// `widest`: most channels per thread of a convolution.
   LayerWeights(Store& store, const Network& network, const Layer& layer, int widest)
-      : spec(&layer), up(store, layer.up), linear(store, layer.linear), message_skip(store, layer.message_skip), product(store, layer.product),
-        skip(store, layer.skip), species_features(store, joined(layer.species_features)), skip_bias(store, joined(layer.skip_bias)),
-        convolution(store, layer.paths, widest), gate_scalars(store, layer.gate.scalars), gate_gated(store, layer.gate.gated),
+      : spec(&layer),
+        up(store, layer.up),
+        linear(store, layer.linear),
+        message_skip(store, layer.message_skip),
+        product(store, layer.product),
+        skip(store, layer.skip),
+        species_features(store, joined(layer.species_features)),
+        skip_bias(store, joined(layer.skip_bias)),
+        convolution(store, layer.paths, widest),
+        gate_scalars(store, layer.gate.scalars),
+        gate_gated(store, layer.gate.gated),
         scalars(store, layer.scalars) {
     if (network.splines) {
       table = TableWeights<T>(store, layer.table);

@@ -82,8 +82,7 @@ void contract(const ContractionInputs<S, W, NB>& in, const ContractionRows& valu
 
 /// gradient[b] + offsets[i] = db/dx_i; rows that no term has are left as they are.
 template <class S, int W, int NB>
-void contract_gradient(const ContractionInputs<S, W, NB>& in, const ContractionRows& gradient, const Base<S>* coefficients, const int* offsets,
-                       S* const* out) {
+void contract_gradient(const ContractionInputs<S, W, NB>& in, const ContractionRows& gradient, const Base<S>* coefficients, const int* offsets, S* const* out) {
   using L = Lane<S, W>;
   using N = typename L::Number;
   in.for_rows(gradient, coefficients, [&](int i, const N* r) {
@@ -123,7 +122,7 @@ void contract_weight_gradient(const ContractionInputs<S, W, NB>& in, const Contr
     for (int b = 0; b < NB; ++b) gx[b] = gb[b] * in.x[row.input][b], sum = sum + gx[b].d;
     H::store(gradient, sum);
     gradient += 16;
-    const auto add = [&](const N (&factor)[NB]) {
+    const auto add = [&](const N(&factor)[NB]) {
       auto total = H::load(gradient);
 #pragma GCC unroll 8
       for (int b = 0; b < NB; ++b) total = fma(fma(total, gx[b].v, factor[b].d), gx[b].d, factor[b].v);

@@ -29,7 +29,7 @@ struct EdgeTile {
   const int* knot = nullptr;        ///< [edges] offset in a block of the spline table of the first knot
   const S* record = nullptr;        ///< [edges][record_size]: spline weights, their derivatives, Y, then Z of the paths with l1 > 0
   int record_size = 0;
-  S* adjoint = nullptr;             ///< [edges][adjoint_size]: dE/dY, dE/dr, then dE/dZ of the paths with l1 > 0
+  S* adjoint = nullptr;  ///< [edges][adjoint_size]: dE/dY, dE/dr, then dE/dZ of the paths with l1 > 0
   int adjoint_size = 0;
 };
 inline constexpr int record_weights = 0, record_slopes = spline_taps, record_Y = 2 * spline_taps;
@@ -84,18 +84,18 @@ struct StoredRows {
 /// Where a path reads and writes. Offsets and strides in scalars.
 template <class S>
 struct PathRows {
-  const S* h;             ///< senders' features at this path's row m1 = 0, [node][h_stride]
+  const S* h;  ///< senders' features at this path's row m1 = 0, [node][h_stride]
   std::ptrdiff_t h_stride;
-  int h_row;              ///< distance of rows m1
-  S* A;                   ///< forward: the sums; reverse: their adjoint (read); at this path's row m3 = 0, [node of the tile][A_stride]
+  int h_row;  ///< distance of rows m1
+  S* A;       ///< forward: the sums; reverse: their adjoint (read); at this path's row m3 = 0, [node of the tile][A_stride]
   std::ptrdiff_t A_stride;
   int A_row;
-  S* gh;                  ///< reverse: adjoint of the senders' features, [slot][gh_stride], added to
+  S* gh;  ///< reverse: adjoint of the senders' features, [slot][gh_stride], added to
   std::ptrdiff_t gh_stride;
-  int channels;           ///< multiple of 16
-  int z;                  ///< offset of Z (or Y of degree l3) in the record
-  int gz;                 ///< offset of dE/dZ (or dE/dY) in the adjoint
-  int gr;                 ///< offset of dE/dr in the adjoint
+  int channels;  ///< multiple of 16
+  int z;         ///< offset of Z (or Y of degree l3) in the record
+  int gz;        ///< offset of dE/dZ (or dE/dY) in the adjoint
+  int gr;        ///< offset of dE/dr in the adjoint
 };
 
 /// U vectors of channels at a time, so that there are enough independent sums to hide the latency of the multiply-add.

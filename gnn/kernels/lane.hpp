@@ -8,6 +8,7 @@
 // The vectors are GCC's vector extension rather than std::experimental::simd: the same instructions, a tenth of the compile time, and shuffles,
 // which sum_over_lanes needs.
 #pragma once
+// clang-format off (it would break every operator into three lines)
 #include <cstdint>
 #include <cstring>
 #include <utility>
@@ -20,12 +21,12 @@ namespace adatom::gnn {
 // GCC drops vector_size from types that depend on template parameters, so each width is spelled out.
 template <class T, int W>
 struct NativeVector;
-#define ADATOM_NATIVE_VECTOR(T, I, W)                                                                      \
-  template <>                                                                                              \
-  struct NativeVector<T, W> {                                                                              \
-    typedef T type __attribute__((vector_size(W * sizeof(T))));                                            \
-    typedef T unaligned __attribute__((vector_size(W * sizeof(T)), aligned(sizeof(T)), may_alias));        \
-    typedef I integer __attribute__((vector_size(W * sizeof(T))));                                         \
+#define ADATOM_NATIVE_VECTOR(T, I, W)                                                               \
+  template <>                                                                                       \
+  struct NativeVector<T, W> {                                                                       \
+    typedef T type __attribute__((vector_size(W * sizeof(T))));                                     \
+    typedef T unaligned __attribute__((vector_size(W * sizeof(T)), aligned(sizeof(T)), may_alias)); \
+    typedef I integer __attribute__((vector_size(W * sizeof(T))));                                  \
   };
 ADATOM_NATIVE_VECTOR(float, std::int32_t, 4)
 ADATOM_NATIVE_VECTOR(float, std::int32_t, 8)
@@ -46,40 +47,68 @@ struct Vec {
   ADATOM_INLINE T operator[](int i) const { return v[i]; }
 };
 template <class T, int W>
-ADATOM_INLINE Vec<T, W> operator+(Vec<T, W> a, Vec<T, W> b) { return a.v + b.v; }
+ADATOM_INLINE Vec<T, W> operator+(Vec<T, W> a, Vec<T, W> b) {
+  return a.v + b.v;
+}
 template <class T, int W>
-ADATOM_INLINE Vec<T, W> operator-(Vec<T, W> a, Vec<T, W> b) { return a.v - b.v; }
+ADATOM_INLINE Vec<T, W> operator-(Vec<T, W> a, Vec<T, W> b) {
+  return a.v - b.v;
+}
 template <class T, int W>
-ADATOM_INLINE Vec<T, W> operator*(Vec<T, W> a, Vec<T, W> b) { return a.v * b.v; }
+ADATOM_INLINE Vec<T, W> operator*(Vec<T, W> a, Vec<T, W> b) {
+  return a.v * b.v;
+}
 template <class T, int W>
-ADATOM_INLINE Vec<T, W> operator/(Vec<T, W> a, Vec<T, W> b) { return a.v / b.v; }
+ADATOM_INLINE Vec<T, W> operator/(Vec<T, W> a, Vec<T, W> b) {
+  return a.v / b.v;
+}
 template <class T, int W>
-ADATOM_INLINE Vec<T, W> operator-(Vec<T, W> a) { return -a.v; }
+ADATOM_INLINE Vec<T, W> operator-(Vec<T, W> a) {
+  return -a.v;
+}
 template <class T, int W, class U, class = std::enable_if_t<std::is_arithmetic_v<U>>>
-ADATOM_INLINE Vec<T, W> operator+(Vec<T, W> a, U b) { return a.v + static_cast<T>(b); }
+ADATOM_INLINE Vec<T, W> operator+(Vec<T, W> a, U b) {
+  return a.v + static_cast<T>(b);
+}
 template <class T, int W, class U, class = std::enable_if_t<std::is_arithmetic_v<U>>>
-ADATOM_INLINE Vec<T, W> operator+(U b, Vec<T, W> a) { return a.v + static_cast<T>(b); }
+ADATOM_INLINE Vec<T, W> operator+(U b, Vec<T, W> a) {
+  return a.v + static_cast<T>(b);
+}
 template <class T, int W, class U, class = std::enable_if_t<std::is_arithmetic_v<U>>>
-ADATOM_INLINE Vec<T, W> operator-(Vec<T, W> a, U b) { return a.v - static_cast<T>(b); }
+ADATOM_INLINE Vec<T, W> operator-(Vec<T, W> a, U b) {
+  return a.v - static_cast<T>(b);
+}
 template <class T, int W, class U, class = std::enable_if_t<std::is_arithmetic_v<U>>>
-ADATOM_INLINE Vec<T, W> operator-(U b, Vec<T, W> a) { return static_cast<T>(b) - a.v; }
+ADATOM_INLINE Vec<T, W> operator-(U b, Vec<T, W> a) {
+  return static_cast<T>(b) - a.v;
+}
 template <class T, int W, class U, class = std::enable_if_t<std::is_arithmetic_v<U>>>
-ADATOM_INLINE Vec<T, W> operator*(Vec<T, W> a, U b) { return a.v * static_cast<T>(b); }
+ADATOM_INLINE Vec<T, W> operator*(Vec<T, W> a, U b) {
+  return a.v * static_cast<T>(b);
+}
 template <class T, int W, class U, class = std::enable_if_t<std::is_arithmetic_v<U>>>
-ADATOM_INLINE Vec<T, W> operator*(U b, Vec<T, W> a) { return a.v * static_cast<T>(b); }
+ADATOM_INLINE Vec<T, W> operator*(U b, Vec<T, W> a) {
+  return a.v * static_cast<T>(b);
+}
 template <class T, int W, class U, class = std::enable_if_t<std::is_arithmetic_v<U>>>
-ADATOM_INLINE Vec<T, W> operator/(Vec<T, W> a, U b) { return a.v / static_cast<T>(b); }
+ADATOM_INLINE Vec<T, W> operator/(Vec<T, W> a, U b) {
+  return a.v / static_cast<T>(b);
+}
 template <class T, int W, class U, class = std::enable_if_t<std::is_arithmetic_v<U>>>
-ADATOM_INLINE Vec<T, W> operator/(U b, Vec<T, W> a) { return static_cast<T>(b) / a.v; }
+ADATOM_INLINE Vec<T, W> operator/(U b, Vec<T, W> a) {
+  return static_cast<T>(b) / a.v;
+}
 template <class T, int W>
-ADATOM_INLINE Vec<T, W>& operator+=(Vec<T, W>& a, Vec<T, W> b) { return a = a + b; }
+ADATOM_INLINE Vec<T, W>& operator+=(Vec<T, W>& a, Vec<T, W> b) {
+  return a = a + b;
+}
 
-#define ADATOM_ELEMENTWISE(f)                               \
-  template <class T, int W>                                 \
-  ADATOM_INLINE Vec<T, W> f(Vec<T, W> a) {                  \
-    Vec<T, W> r;                                            \
-    for (int i = 0; i < W; ++i) r.v[i] = std::f(a.v[i]);    \
-    return r;                                               \
+#define ADATOM_ELEMENTWISE(f)                            \
+  template <class T, int W>                              \
+  ADATOM_INLINE Vec<T, W> f(Vec<T, W> a) {               \
+    Vec<T, W> r;                                         \
+    for (int i = 0; i < W; ++i) r.v[i] = std::f(a.v[i]); \
+    return r;                                            \
   }
 ADATOM_ELEMENTWISE(sqrt)
 ADATOM_ELEMENTWISE(log)
@@ -97,12 +126,18 @@ ADATOM_INLINE Vec<T, W> pow(Vec<T, W> a, double p) {
 
 /// The value without derivatives.
 template <class T, int W>
-ADATOM_INLINE Vec<T, W> value(Vec<T, W> a) { return a; }
+ADATOM_INLINE Vec<T, W> value(Vec<T, W> a) {
+  return a;
+}
 
 template <class T, int W>
-ADATOM_INLINE auto less(Vec<T, W> a, double b) { return a.v < static_cast<T>(b); }
+ADATOM_INLINE auto less(Vec<T, W> a, double b) {
+  return a.v < static_cast<T>(b);
+}
 template <class M, class T, int W>
-ADATOM_INLINE Vec<T, W> select(M mask, Vec<T, W> a, Vec<T, W> b) { return Vec<T, W>(mask ? a.v : b.v); }
+ADATOM_INLINE Vec<T, W> select(M mask, Vec<T, W> a, Vec<T, W> b) {
+  return Vec<T, W>(mask ? a.v : b.v);
+}
 
 /// e^x by 2^k p(f) with x = (k + f) ln 2, |f| <= 1/2, and a Taylor polynomial of f ln 2; error below 2 ulp, saturates instead of overflowing.
 template <class T, int W>
@@ -147,9 +182,13 @@ ADATOM_INLINE Vec<T, W> exp(Vec<T, W> x) {
 
 namespace detail {
 template <class V, int... I>
-ADATOM_INLINE V take_even(V a, V b, std::integer_sequence<int, I...>) { return __builtin_shufflevector(a, b, (2 * I)...); }
+ADATOM_INLINE V take_even(V a, V b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (2 * I)...);
+}
 template <class V, int... I>
-ADATOM_INLINE V take_odd(V a, V b, std::integer_sequence<int, I...>) { return __builtin_shufflevector(a, b, (2 * I + 1)...); }
+ADATOM_INLINE V take_odd(V a, V b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (2 * I + 1)...);
+}
 template <class V, int... I>
 ADATOM_INLINE V interleave_low(V a, V b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, (I / 2 + (I % 2) * int(sizeof...(I)))...);
@@ -202,9 +241,13 @@ struct Lane<Dual<T_>, W> {
 
 // Mixed products of lanes and uniform scalars.
 template <class T, int W>
-ADATOM_INLINE Dual<Vec<T, W>> operator*(Dual<Vec<T, W>> a, Dual<T> b) { return {a.v * b.v, a.v * b.d + a.d * b.v}; }
+ADATOM_INLINE Dual<Vec<T, W>> operator*(Dual<Vec<T, W>> a, Dual<T> b) {
+  return {a.v * b.v, a.v * b.d + a.d * b.v};
+}
 template <class T, int W>
-ADATOM_INLINE Dual<Vec<T, W>> operator*(Vec<T, W> a, Dual<T> b) { return {a * b.v, a * b.d}; }
+ADATOM_INLINE Dual<Vec<T, W>> operator*(Vec<T, W> a, Dual<T> b) {
+  return {a * b.v, a * b.d};
+}
 
 /// x[i][k] -> x[k][i]. A perfect shuffle of the two halves of the list, log2(W) times.
 template <class T, int W>
@@ -233,13 +276,21 @@ ADATOM_INLINE void transpose(Dual<Vec<T, W>> (&x)[W]) {
 
 // One element of a lane.
 template <class T, int W>
-ADATOM_INLINE T element(Vec<T, W> x, int i) { return x.v[i]; }
+ADATOM_INLINE T element(Vec<T, W> x, int i) {
+  return x.v[i];
+}
 template <class T, int W>
-ADATOM_INLINE Dual<T> element(Dual<Vec<T, W>> x, int i) { return {x.v.v[i], x.d.v[i]}; }
+ADATOM_INLINE Dual<T> element(Dual<Vec<T, W>> x, int i) {
+  return {x.v.v[i], x.d.v[i]};
+}
 template <class T, int W>
-ADATOM_INLINE void set_element(Vec<T, W>& x, int i, T s) { x.v[i] = s; }
+ADATOM_INLINE void set_element(Vec<T, W>& x, int i, T s) {
+  x.v[i] = s;
+}
 template <class T, int W>
-ADATOM_INLINE void set_element(Dual<Vec<T, W>>& x, int i, Dual<T> s) { x.v.v[i] = s.v, x.d.v[i] = s.d; }
+ADATOM_INLINE void set_element(Dual<Vec<T, W>>& x, int i, Dual<T> s) {
+  x.v.v[i] = s.v, x.d.v[i] = s.d;
+}
 
 namespace detail {
 template <class T, int W, int N>
@@ -256,7 +307,7 @@ ADATOM_INLINE void sum_vectors(Vec<T, W> (&x)[N], T (&out)[N]) {
 #pragma GCC unroll 16
     for (int i = 0; i < n / 2; ++i)
       y[i] = Vec<T, W>(take_even(y[2 * i].v, y[2 * i + 1].v, Indices{})) + Vec<T, W>(take_odd(y[2 * i].v, y[2 * i + 1].v, Indices{}));
-  // ... or, with more sums than lanes, n vectors of finished sums; ...
+      // ... or, with more sums than lanes, n vectors of finished sums; ...
 #pragma GCC unroll 8
   for (; w > 1; w /= 2) y[0] = Vec<T, W>(take_even(y[0].v, y[0].v, Indices{})) + Vec<T, W>(take_odd(y[0].v, y[0].v, Indices{}));
   for (int i = 0; i < N; ++i) out[i] = y[i / W].v[i % W];

@@ -25,8 +25,7 @@ PackedMatrix<T> pack(const M& m, bool transpose) {
   p.out = transpose ? m.in : m.out;
   p.panels.resize(std::size_t(p.in) * p.out);
   for (int o = 0; o < p.out; ++o)
-    for (int i = 0; i < p.in; ++i)
-      p.panels[(std::size_t(o / 16) * p.in + i) * 16 + o % 16] = static_cast<T>(transpose ? m(o, i) : m(i, o));
+    for (int i = 0; i < p.in; ++i) p.panels[(std::size_t(o / 16) * p.in + i) * 16 + o % 16] = static_cast<T>(transpose ? m(o, i) : m(i, o));
   return p;
 }
 

@@ -55,7 +55,9 @@ struct PairRepulsion {
 
 // Written so that neither values nor derivatives overflow for any finite x.
 template <class N>
-ADATOM_INLINE N sigmoid(N x) { return 1.0 / (exp(-x) + 1.0); }
+ADATOM_INLINE N sigmoid(N x) {
+  return 1.0 / (exp(-x) + 1.0);
+}
 template <class T>
 ADATOM_INLINE Dual<T> sigmoid(Dual<T> x) {
   const T s = sigmoid(x.v);
@@ -67,7 +69,9 @@ ADATOM_INLINE N softplus(N x) {
   return select(negative, N(0), x) + log(exp(select(negative, x, -x)) + 1.0);
 }
 template <class T>
-ADATOM_INLINE Dual<T> softplus(Dual<T> x) { return {softplus(x.v), x.d * sigmoid(x.v)}; }
+ADATOM_INLINE Dual<T> softplus(Dual<T> x) {
+  return {softplus(x.v), x.d * sigmoid(x.v)};
+}
 
 template <class N>
 ADATOM_INLINE N activate(Activation f, N x) {

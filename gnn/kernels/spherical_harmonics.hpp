@@ -11,9 +11,9 @@ namespace adatom::gnn {
 
 namespace detail {
 inline constexpr double sqrt3 = 1.7320508075688772935, sqrt5 = 2.2360679774997896964, sqrt15 = 3.8729833462074168852, sqrt105 = 10.246950765959598383;
-inline constexpr double half_sqrt7 = 1.3228756555322952953;   // sqrt(7)/2
-inline constexpr double sqrt35_8 = 2.0916500663351888699;     // sqrt(35/8)
-inline constexpr double sqrt21_8 = 1.6201851746019650764;     // sqrt(21/8)
+inline constexpr double half_sqrt7 = 1.3228756555322952953;  // sqrt(7)/2
+inline constexpr double sqrt35_8 = 2.0916500663351888699;    // sqrt(35/8)
+inline constexpr double sqrt21_8 = 1.6201851746019650764;    // sqrt(21/8)
 }  // namespace detail
 
 /// Y[lm] for l = 0..l_max; N is a number or a lane of numbers.
@@ -58,8 +58,8 @@ ADATOM_INLINE void spherical_harmonics_reverse(int l_max, N x, N y, N z, const N
   g[2] = g[2] + a4 * x - a6 * z + a7 * y + a8 * z;
   if (l_max < 3) return;
   const N x2 = x * x, y2 = y * y, z2 = z * z;
-  const N b9 = gY[9] * sqrt35_8, b10 = gY[10] * sqrt105, b11 = gY[11] * sqrt21_8, b12 = gY[12] * half_sqrt7, b13 = gY[13] * sqrt21_8,
-          b14 = gY[14] * sqrt105, b15 = gY[15] * sqrt35_8;
+  const N b9 = gY[9] * sqrt35_8, b10 = gY[10] * sqrt105, b11 = gY[11] * sqrt21_8, b12 = gY[12] * half_sqrt7, b13 = gY[13] * sqrt21_8, b14 = gY[14] * sqrt105,
+          b15 = gY[15] * sqrt35_8;
   const N xy = x * y, xz = x * z, yz = y * z;
   const N d = (z2 - x2) * 3.0;  // of 9 (x) and 15 (z)
   g[0] = g[0] + b9 * d + b10 * yz + b11 * (y2 * 4.0 - x2 * 3.0 - z2) - (b12 * xy + b15 * xz) * 6.0 - b13 * xz * 2.0 - b14 * xy;

@@ -90,12 +90,11 @@ py::object next_frame(FrameSource& source) {
 
 void bind_frame(py::module_& m) {
   py::class_<Frame>(m, "Frame")
-      .def(py::init(&make_frame), py::arg("numbers"), py::arg("positions"), py::arg("cell"), py::arg("pbc"), py::kw_only(),
-           py::arg("energy") = py::none(), py::arg("forces") = py::none(), py::arg("stress") = py::none(), py::arg("charges") = py::none(),
+      .def(py::init(&make_frame), py::arg("numbers"), py::arg("positions"), py::arg("cell"), py::arg("pbc"), py::kw_only(), py::arg("energy") = py::none(),
+           py::arg("forces") = py::none(), py::arg("stress") = py::none(), py::arg("charges") = py::none(),
            py::arg("weights") = std::array<double, 4>{1, 1, 1, 1}, py::arg("config_type") = "", py::arg("group") = "", py::arg("head") = "")
       .def("__len__", &Frame::size)
-      .def_property_readonly("numbers",
-                             [](const Frame& f) { return py::array_t<int>(static_cast<py::ssize_t>(f.size()), f.structure.numbers.data()); })
+      .def_property_readonly("numbers", [](const Frame& f) { return py::array_t<int>(static_cast<py::ssize_t>(f.size()), f.structure.numbers.data()); })
       .def_property_readonly("positions", [](const Frame& f) { return to_array(f.structure.positions); })
       .def_property_readonly("cell",
                              [](const Frame& f) {
@@ -104,8 +103,7 @@ void bind_frame(py::module_& m) {
       .def_property_readonly("pbc", [](const Frame& f) { return f.structure.pbc; })
       .def_readwrite("energy", &Frame::energy)
       .def_property_readonly("forces", [](const Frame& f) { return f.forces.empty() ? py::object(py::none()) : to_array(f.forces); })
-      .def_property_readonly("stress",
-                             [](const Frame& f) { return f.stress ? py::object(py::array_t<double>(6, f.stress->data())) : py::object(py::none()); })
+      .def_property_readonly("stress", [](const Frame& f) { return f.stress ? py::object(py::array_t<double>(6, f.stress->data())) : py::object(py::none()); })
       .def_property_readonly("charges",
                              [](const Frame& f) {
                                const auto n = static_cast<py::ssize_t>(f.charges.size());
@@ -183,8 +181,7 @@ void bind_analysis(py::module_& m) {
   py::class_<Report> report(m, "Report");
   report.def("to_json", py::overload_cast<const Report&, std::size_t>(&to_json), py::arg("longest_list") = 1000)
       .def(
-          "findings_json", [](const Report& self, std::size_t longest) { return to_json(check(self), self, longest); },
-          py::arg("longest_list") = 1000);
+          "findings_json", [](const Report& self, std::size_t longest) { return to_json(check(self), self, longest); }, py::arg("longest_list") = 1000);
   report.def("values", [](const Report& self) {
     const auto n = static_cast<py::ssize_t>(self.values.size());
     py::array_t<double> residual(n), force(n);
@@ -224,12 +221,11 @@ void bind_analysis(py::module_& m) {
       .value("group", GroupBy::group)
       .value("block", GroupBy::block);
   py::class_<Splitter>(m, "Splitter")
-      .def(py::init([](const std::vector<double>& parts, std::uint64_t seed, GroupBy group_by, std::int64_t block, bool near_duplicates,
-                       double near_tolerance) {
-             return Splitter({parts, seed, group_by, block, near_duplicates, near_tolerance});
-           }),
-           py::kw_only(), py::arg("parts"), py::arg("seed"), py::arg("group_by"), py::arg("block"), py::arg("near_duplicates"),
-           py::arg("near_tolerance"))
+      .def(
+          py::init([](const std::vector<double>& parts, std::uint64_t seed, GroupBy group_by, std::int64_t block, bool near_duplicates, double near_tolerance) {
+            return Splitter({parts, seed, group_by, block, near_duplicates, near_tolerance});
+          }),
+          py::kw_only(), py::arg("parts"), py::arg("seed"), py::arg("group_by"), py::arg("block"), py::arg("near_duplicates"), py::arg("near_tolerance"))
       .def(
           "add",
           [](Splitter& self, const Frame& frame, int source, std::int64_t index) {

@@ -136,18 +136,14 @@ PYBIND11_MODULE(_core, m) {
   py::register_exception<ModelError>(m, "ModelError", PyExc_RuntimeError).attr("__doc__") = "A model file that cannot be used.";
 
   py::enum_<adatom::Device>(m, "Device").value("cpu", adatom::Device::cpu).value("cuda", adatom::Device::cuda);
-  py::enum_<adatom::Matmul>(m, "Matmul")
-      .value("exact", adatom::Matmul::exact)
-      .value("tf32", adatom::Matmul::tf32)
-      .value("bf16", adatom::Matmul::bf16);
+  py::enum_<adatom::Matmul>(m, "Matmul").value("exact", adatom::Matmul::exact).value("tf32", adatom::Matmul::tf32).value("bf16", adatom::Matmul::bf16);
   py::enum_<adatom::Precision>(m, "Precision").value("float32", adatom::Precision::float32).value("float64", adatom::Precision::float64);
 
   py::class_<adatom::Request>(m, "Request")
       .def(py::init([](bool energies, bool forces, bool virial, bool virials, bool features, bool uncertainty) {
              return adatom::Request{energies, forces, virial, virials, features, uncertainty};
            }),
-           py::kw_only(), py::arg("energies"), py::arg("forces"), py::arg("virial"), py::arg("virials"), py::arg("features"),
-           py::arg("uncertainty"));
+           py::kw_only(), py::arg("energies"), py::arg("forces"), py::arg("virial"), py::arg("virials"), py::arg("features"), py::arg("uncertainty"));
 
   py::class_<Structure>(m, "Structure").def(py::init(&to_structure), py::arg("numbers"), py::arg("positions"), py::arg("cell"), py::arg("pbc"));
 
@@ -244,7 +240,8 @@ PYBIND11_MODULE(_core, m) {
   // Detectors of uncertainty, which adatom.uncertainty fits.
   m.def(
       "write_detectors",
-      [](const std::filesystem::path& from, const std::filesystem::path& to, const std::string& description, const std::map<std::string, Array<double>>& tensors) {
+      [](const std::filesystem::path& from, const std::filesystem::path& to, const std::string& description,
+         const std::map<std::string, Array<double>>& tensors) {
         std::map<std::string, adatom::DetectorTensor> all;
         for (const auto& [name, array] : tensors) {
           adatom::DetectorTensor& tensor = all[name];

@@ -356,7 +356,8 @@ TEST_CASE("a device that cannot be used is an error that says why") {
   };
   CHECK(message("13000,1,8,0").empty());
   CHECK(message("13020,2,9,0").empty());
-  CHECK_THAT(message("12040,1,9,0"), Catch::Contains("device cuda cannot be used: the NVIDIA driver is for CUDA 12.4, this build needs 13.0: update the driver"));
+  CHECK_THAT(message("12040,1,9,0"),
+             Catch::Contains("device cuda cannot be used: the NVIDIA driver is for CUDA 12.4, this build needs 13.0: update the driver"));
   CHECK_THAT(message("13000,0,9,0"), Catch::Contains("sees no device: check nvidia-smi, and that CUDA_VISIBLE_DEVICES does not hide it"));
   CHECK_THAT(message("13000,1,7,5"), Catch::Contains("compute capability 7.5, at least 8.0 is needed"));
   const Setting memory("ADATOM_HOST_MEMORY", "1000");

@@ -25,7 +25,7 @@ struct Edge {
 
 /// Lists of some structures, made by the kernels.
 struct Made {
-  std::vector<Edge> edges;                      // in the order of the device
+  std::vector<Edge> edges;  // in the order of the device
   std::vector<int> node, first_edge, run_edge, sender, first_sent, sent_edge, species;
 };
 
@@ -173,7 +173,9 @@ TEST_CASE("both edges of a pair are found, or none, where rounding decides wheth
   for (int repeat = 0; repeat < 8; ++repeat) {
     const double a = 1.7 + uniform(g) * 0.3, angle = uniform(g), tilt = uniform(g);
     const double ca = std::cos(angle), sa = std::sin(angle), ct = std::cos(tilt), st = std::sin(tilt);
-    const auto turned = [&](double x, double y, double z) { return Vector3{ca * x - sa * y, ct * (sa * x + ca * y) - st * z, st * (sa * x + ca * y) + ct * z}; };
+    const auto turned = [&](double x, double y, double z) {
+      return Vector3{ca * x - sa * y, ct * (sa * x + ca * y) - st * z, st * (sa * x + ca * y) + ct * z};
+    };
     Structure s;
     const int n = 4;
     s.cell = {turned(n * a, 0, 0), turned(0, n * a, 0), turned(0, 0, n * a)};

@@ -80,8 +80,7 @@ TEST_CASE("checks: what cannot be trained on is an error that names the frame") 
     frames[2].energy.reset(), frames[3].forces.clear(), frames[5].stress.reset();
     const Checked checked(frames);
     CHECK(checked["missing-energy"].severity == Severity::error);
-    CHECK_THAT(checked["missing-energy"].message,
-               Catch::Contains("1 frame without an energy label, where 23 have one; the first: train.xyz: frame 2"));
+    CHECK_THAT(checked["missing-energy"].message, Catch::Contains("1 frame without an energy label, where 23 have one; the first: train.xyz: frame 2"));
     CHECK(checked["missing-forces"].severity == Severity::error);
     CHECK(checked["missing-stress"].severity == Severity::warning);
     CHECK(checked["missing-stress"].frames.front().index == 5);
@@ -105,8 +104,7 @@ TEST_CASE("checks: what a person must look at is a warning") {
     *frames.back().energy += 1;
     const Checked checked(frames, 25);
     CHECK(checked["duplicates"].severity == Severity::warning);
-    CHECK_THAT(checked["duplicates"].message,
-               Catch::Contains("2 frames repeat another") && Catch::Contains("train.xyz: frame 1 and train.xyz: frame 24"));
+    CHECK_THAT(checked["duplicates"].message, Catch::Contains("2 frames repeat another") && Catch::Contains("train.xyz: frame 1 and train.xyz: frame 24"));
     CHECK_THAT(checked["duplicates-across"].message,
                Catch::Contains("1 structure stands in several files") && Catch::Contains("train.xyz: frame 2 and test.xyz: frame 0"));
     CHECK_THAT(checked["duplicate-labels"].message, Catch::Contains("by up to 0.167 eV/atom"));

@@ -34,8 +34,7 @@ TEST_CASE("extxyz errors: no such file, folder, other kinds of files") {
   CHECK_THAT(refusal(""), Contains("it has no frames"));
   CHECK_THAT(refusal("\n\n"), Contains("it has no frames"));
   CHECK_THAT(refusal("\x1f\x8b\x08 and so on"), Contains("it is compressed: unpack it first"));
-  CHECK_THAT(refusal("element H\n"),
-             Contains("frame 0 (counted from 0), line 1: expected the number of atoms of a frame, found 'element H': is this an xyz"));
+  CHECK_THAT(refusal("element H\n"), Contains("frame 0 (counted from 0), line 1: expected the number of atoms of a frame, found 'element H': is this an xyz"));
   CHECK_THAT(refusal(std::string("1\n\0\0\n", 5)), Contains("line 2 has a zero byte"));
 }
 
@@ -89,8 +88,7 @@ TEST_CASE("extxyz errors: the comment line") {
   CHECK_THAT(refusal(comment("virial=\"1 0 0 0 1 0 0 0 1\"")), Contains("it has a virial, but no cell"));
   CHECK_THAT(refusal(comment("Lattice=\"2 2 2\" stress=\"1 2 3\"")), Contains("expected 9 numbers (3x3) or 6"));
   CHECK_THAT(refusal(comment("Lattice=\"2 2 2\" stress=\"1 2 3 4 5 6 7 8 9\"")), Contains("a tensor that is not symmetric"));
-  CHECK_THAT(refusal(comment("Lattice=\"2 2 2\" stress=\"1 1 1 0 0 0\" virial=\"8 8 8 0 0 0\"")),
-             Contains("stress and -virial/volume differ by up to 2"));
+  CHECK_THAT(refusal(comment("Lattice=\"2 2 2\" stress=\"1 1 1 0 0 0\" virial=\"8 8 8 0 0 0\"")), Contains("stress and -virial/volume differ by up to 2"));
   CHECK_THAT(refusal(comment("config_weight=heavy")), Contains("'config_weight' has the value 'heavy'"));
 }
 

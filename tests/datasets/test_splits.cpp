@@ -39,8 +39,7 @@ std::vector<int> sizes(const std::vector<int>& parts, int n) {
 TEST_CASE("random: the published sequences") {
   // SplitMix64 from state 1234567, as in many test suites (e.g. Rosetta Code).
   std::uint64_t state = 1234567;
-  for (const std::uint64_t expected :
-       {6457827717110365317u, 3203168211198807973u, 9817491932198370423u, 4593380528125082431u, 16408922859458223821u}) {
+  for (const std::uint64_t expected : {6457827717110365317u, 3203168211198807973u, 9817491932198370423u, 4593380528125082431u, 16408922859458223821u}) {
     CHECK(scatter(state) == expected);
     state += 0x9E3779B97F4A7C15;
   }
@@ -139,8 +138,7 @@ TEST_CASE("splits: errors") {
   const auto frames = many(20);
   CHECK_THROWS_WITH(split(frames, {.parts = {1.0}}), Catch::Contains("at least 2 parts, got 1"));
   CHECK_THROWS_WITH(split(frames, {.parts = {1.5, -0.5}}), Catch::Contains("a part of a split is -0.5"));
-  CHECK_THROWS_WITH(split(frames, {.parts = {0.5, 0.4}}),
-                    Catch::Contains("split of 20 frames into parts of 0.5, 0.4: expected shares that add up to 1"));
+  CHECK_THROWS_WITH(split(frames, {.parts = {0.5, 0.4}}), Catch::Contains("split of 20 frames into parts of 0.5, 0.4: expected shares that add up to 1"));
   CHECK_THROWS_WITH(split(frames, {.parts = {30, 10}}), Catch::Contains("numbers of frames that add up to all of them"));
   CHECK_THROWS_WITH(split(frames, {.parts = {0, 0}}), Catch::Contains("0 for one part"));
   CHECK_THROWS_WITH(split(frames, {.parts = {0.5, 0.5}, .group_by = GroupBy::block, .block = 0}), Catch::Contains("blocks of 0 frames"));

@@ -26,8 +26,7 @@ TEST_CASE("text: numbers") {
   CHECK(std::isnan(number("NaN")));
   CHECK(std::isinf(number("-Inf")));
   double value;
-  for (const char* bad : {"", "+", "++1", "+-1", "1.5x", "1,5", "1e", "0x10", "1e400", "D", "one", "1.0D-03D", "--1"})
-    CHECK_FALSE(parse_number(bad, value));
+  for (const char* bad : {"", "+", "++1", "+-1", "1.5x", "1,5", "1e", "0x10", "1e400", "D", "one", "1.0D-03D", "--1"}) CHECK_FALSE(parse_number(bad, value));
   std::int64_t whole;
   CHECK((parse_number("12", whole) && whole == 12));
   CHECK_FALSE(parse_number("12.0", whole));

@@ -35,8 +35,8 @@ bool names(const std::vector<UnitSuspicion>& found, const char* quantity, const 
 }  // namespace
 
 TEST_CASE("units: the real data sets are beyond suspicion") {
-  for (const char* name : {"3bpa/train.extxyz", "mlearn_Cu/train.extxyz", "mlearn_Ni/train.extxyz", "mlearn_Mo/train.extxyz",
-                           "mlearn_Si/train.extxyz", "formate_cu/train.extxyz", "water_pbe0ts/test.extxyz", "pt_co/test.extxyz"}) {
+  for (const char* name : {"3bpa/train.extxyz", "mlearn_Cu/train.extxyz", "mlearn_Ni/train.extxyz", "mlearn_Mo/train.extxyz", "mlearn_Si/train.extxyz",
+                           "formate_cu/train.extxyz", "water_pbe0ts/test.extxyz", "pt_co/test.extxyz"}) {
     INFO(name);
     CHECK(suspected(name, 1, 1).empty());
   }

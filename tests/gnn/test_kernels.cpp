@@ -79,7 +79,9 @@ struct TestTile {
 };
 
 template <class S>
-std::vector<S> copy_as(const Vector& x) { return std::vector<S>(x.begin(), x.end()); }
+std::vector<S> copy_as(const Vector& x) {
+  return std::vector<S>(x.begin(), x.end());
+}
 
 }  // namespace
 
@@ -101,20 +103,22 @@ TEST_CASE("spherical harmonics are component normalised, and their reverse pass 
       spherical_harmonics(l_max, v[0], v[1], v[2], y.data());
       return y;
     };
-    check_gradient(f,
-                   [&](const Vector& v, const Vector& g) {
-                     double out[3];
-                     spherical_harmonics_reverse(l_max, v[0], v[1], v[2], g.data(), out);
-                     return Vector(out, out + 3);
-                   },
-                   x);
-    check_dual(f,
-               [&](const std::vector<Dual<double>>& v) {
-                 std::vector<Dual<double>> y(n);
-                 spherical_harmonics(l_max, v[0], v[1], v[2], y.data());
-                 return y;
-               },
-               x);
+    check_gradient(
+        f,
+        [&](const Vector& v, const Vector& g) {
+          double out[3];
+          spherical_harmonics_reverse(l_max, v[0], v[1], v[2], g.data(), out);
+          return Vector(out, out + 3);
+        },
+        x);
+    check_dual(
+        f,
+        [&](const std::vector<Dual<double>>& v) {
+          std::vector<Dual<double>> y(n);
+          spherical_harmonics(l_max, v[0], v[1], v[2], y.data());
+          return y;
+        },
+        x);
   }
 }
 
@@ -218,7 +222,8 @@ TEMPLATE_TEST_CASE_SIG("convolution of a path", "", ((int L1, int L3, int W), L1
   };
   const auto f = [&](const Vector& x) { return forward(0.0, x); };
   const Vector x = random_vector(n_record + n_h, 6);
-  check_dual(f, [&](const std::vector<Dual<double>>& d) { return forward(Dual<double>(), d); }, x);
+  check_dual(
+      f, [&](const std::vector<Dual<double>>& d) { return forward(Dual<double>(), d); }, x);
 
   // Weights and slopes are independent numbers for the kernel: dE/dr is the sum that belongs to a shift of the weights along the slopes.
   const auto reverse = [&](const Vector& in, const Vector& g) {
@@ -269,7 +274,8 @@ TEMPLATE_TEST_CASE_SIG("convolution of the first layer", "", ((int LMAX, int W),
   };
   const auto f = [&](const Vector& x) { return forward(0.0, x); };
   const Vector x = random_vector(n_record, 16), dr = random_vector(t.edges, 17);
-  check_dual(f, [&](const std::vector<Dual<double>>& d) { return forward(Dual<double>(), d); }, x);
+  check_dual(
+      f, [&](const std::vector<Dual<double>>& d) { return forward(Dual<double>(), d); }, x);
   Vector direction = random_vector(n_record, 18), plus = x, minus = x;
   for (int e = 0; e < t.edges; ++e)
     for (int n = 0; n < spline_taps; ++n) {
@@ -352,7 +358,8 @@ TEST_CASE("symmetric contraction is its polynomial, and its reverse pass the gra
     const auto W = [&](int i) { return w[i * channels + k]; };
     CHECK(y[k] == Approx(W(0) * x0 + W(1) * x0 * x1 + W(2) * x0 * x1 * x1 + W(3) * x1 * x2 * x2 + W(4) * x2 * x2 * x2).epsilon(1e-12));
   }
-  check_dual(f, [&](const std::vector<Dual<double>>& d) { return forward(Dual<double>(), d); }, x);
+  check_dual(
+      f, [&](const std::vector<Dual<double>>& d) { return forward(Dual<double>(), d); }, x);
   const auto reverse = [&](const Vector& in, const Vector& g) {
     Vector gx(in.size(), 0.0), r(in.size());
     for (int k = 0; k < channels; k += 4) {
@@ -381,20 +388,22 @@ TEST_CASE("gate: reverse pass and dual numbers, for every activation") {
       gate<double, 4>(g, in.data(), out.data());
       return out;
     };
-    check_gradient(f,
-                   [&](const Vector& in, const Vector& go) {
-                     Vector gi(in.size());
-                     gate_reverse<double, 4>(g, in.data(), go.data(), gi.data());
-                     return gi;
-                   },
-                   x);
-    check_dual(f,
-               [&](const std::vector<Dual<double>>& in) {
-                 std::vector<Dual<double>> out(64);
-                 gate<Dual<double>, 4>(g, in.data(), out.data());
-                 return out;
-               },
-               x);
+    check_gradient(
+        f,
+        [&](const Vector& in, const Vector& go) {
+          Vector gi(in.size());
+          gate_reverse<double, 4>(g, in.data(), go.data(), gi.data());
+          return gi;
+        },
+        x);
+    check_dual(
+        f,
+        [&](const std::vector<Dual<double>>& in) {
+          std::vector<Dual<double>> out(64);
+          gate<Dual<double>, 4>(g, in.data(), out.data());
+          return out;
+        },
+        x);
   }
 }
 

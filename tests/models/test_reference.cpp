@@ -65,8 +65,7 @@ void compare(const ReferenceModel& model, const LoadOptions& base, const Toleran
       CHECK(virial.value <= tolerance.stress * force_scale);
       for (std::size_t i = 0; i < r.atom_virials.size(); ++i)
         for (int a = 0; a < 3; ++a)
-          for (int b = 0; b < 3; ++b)
-            virials.add(0.5 * (result.virials[i][3 * a + b] + result.virials[i][3 * b + a]) / v, r.atom_virials[i][3 * a + b] / v);
+          for (int b = 0; b < 3; ++b) virials.add(0.5 * (result.virials[i][3 * a + b] + result.virials[i][3 * b + a]) / v, r.atom_virials[i][3 * a + b] / v);
       CHECK(virials.value <= tolerance.stress * force_scale);
     }
   }
@@ -118,7 +117,8 @@ TEST_CASE("deviations of each model, printed", "[.][report]") {
           worst[k][1] = std::max(worst[k][1], forces.value);
         }
       }
-      std::printf("%-22s %-10s largest force %7.2f | float %.1e %.1e | double %.1e %.1e | float, splines %.1e %.1e | double, splines %.1e %.1e\n", m.name.c_str(),
-                  head.c_str(), largest_force, worst[0][0], worst[0][1], worst[1][0], worst[1][1], worst[2][0], worst[2][1], worst[3][0], worst[3][1]);
+      std::printf("%-22s %-10s largest force %7.2f | float %.1e %.1e | double %.1e %.1e | float, splines %.1e %.1e | double, splines %.1e %.1e\n",
+                  m.name.c_str(), head.c_str(), largest_force, worst[0][0], worst[0][1], worst[1][0], worst[1][1], worst[2][0], worst[2][1], worst[3][0],
+                  worst[3][1]);
     }
 }

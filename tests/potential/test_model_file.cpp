@@ -142,8 +142,7 @@ TEST_CASE("model file: too large for float32") {
 TEST_CASE("model file: where it cannot be written") {
   const Folder folder;
   const ModelFile model = pair_model();
-  CHECK_THROWS_WITH(write_model(folder / "no/such/m", model),
-                    Contains("cannot write") && Contains("No such file") && Contains("check that the folder exists"));
+  CHECK_THROWS_WITH(write_model(folder / "no/such/m", model), Contains("cannot write") && Contains("No such file") && Contains("check that the folder exists"));
   std::filesystem::create_directory(folder / "m");
   CHECK_THROWS_WITH(write_model(folder / "m", model), Contains("cannot write") && Contains("directory"));
   CHECK(folder.files() == 1);

@@ -41,9 +41,7 @@ TEST_CASE("neighbour list errors: structures, and the list survives them") {
   SECTION("tiny cell") { s.cell = {{{1e-7, 0, 0}, {0, 1e-7, 0}, {0, 0, 1e-7}}}, message = "is the cell in angstrom?"; }
   SECTION("own image") { s.cell[0] = {5e-4, 0, 0}, message = "atoms 0 and 0 (counted from 0), the second in the periodic image (-1, 0, 0)"; }
   SECTION("two atoms at one place") { s.positions[2] = {1, 0, 9e-4}, message = "atoms 1 and 2 (counted from 0) are 0.0009 angstrom apart"; }
-  SECTION("through the border") {
-    s.positions[1] = {3.9999, 0, 0}, message = "atoms 0 and 1 (counted from 0), the second in the periodic image (-1, 0, 0),";
-  }
+  SECTION("through the border") { s.positions[1] = {3.9999, 0, 0}, message = "atoms 0 and 1 (counted from 0), the second in the periodic image (-1, 0, 0),"; }
   SECTION("fewer numbers than positions") { s.numbers.pop_back(), message = "2 atomic numbers but 3 positions"; }
 
   CHECK_THROWS_AS(list.update(s), std::invalid_argument);

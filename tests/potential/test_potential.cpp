@@ -144,8 +144,7 @@ TEST_CASE("potential: a batch of more atoms than are evaluated together") {
 TEST_CASE("potential: only what is asked for") {
   Potential potential = load();
   const Structure s = random_structure(4, 4.0, {true, true, true}, 11, 0.6);
-  for (const Request& request :
-       {Request{}, Request{false, false, false, false}, Request{true, false, true, false}, Request{false, false, false, true}})
+  for (const Request& request : {Request{}, Request{false, false, false, false}, Request{true, false, true, false}, Request{false, false, false, true}})
     for (const Result& result : {potential.evaluate(s, request), potential.evaluate(std::vector<Structure>{s, s}, request)[1]}) {
       CHECK(result.energies.size() == (request.energies ? 4 : 0));
       CHECK(result.forces.size() == (request.forces ? 4 : 0));

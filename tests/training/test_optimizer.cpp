@@ -38,7 +38,8 @@ int steps_to_solve(const OptimizerOptions& options) {
     const double loss = residual.square().sum().item<double>();
     if (step == 0) first = loss;
     if (loss < 1e-6 * first) return step;
-    optimizer->step(w, (2.0 * A.t().matmul(residual).matmul(B.t())).flatten(), options.learning_rate * 0.5 * (1.0 + std::cos(M_PI * std::min(step, 1500) / 1501.0)));
+    optimizer->step(w, (2.0 * A.t().matmul(residual).matmul(B.t())).flatten(),
+                    options.learning_rate * 0.5 * (1.0 + std::cos(M_PI * std::min(step, 1500) / 1501.0)));
   }
   return 5000;
 }

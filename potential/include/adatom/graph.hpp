@@ -36,19 +36,19 @@ struct Graph {
 
 /// What one evaluation writes. The caller owns every array; null arrays are not computed (forces and virials share the reverse pass).
 struct GraphResult {
-  double energy = 0.0;              ///< eV, sum over receivers in a fixed order
-  double* energies = nullptr;       ///< [n_receivers], eV
-  double* forces = nullptr;         ///< [n_nodes][3], eV/angstrom, ghosts included: add them to their owners
+  double energy = 0.0;         ///< eV, sum over receivers in a fixed order
+  double* energies = nullptr;  ///< [n_receivers], eV
+  double* forces = nullptr;    ///< [n_nodes][3], eV/angstrom, ghosts included: add them to their owners
   bool want_virial = false;
-  double virial[9] = {};            ///< eV, W_ab = -sum over edges of r_a dE/dr_b, row major; stress = -W / volume
-  double* atom_virials = nullptr;   ///< [n_nodes][9], eV: half of each edge's virial on its sender, half on its receiver; not symmetrised
-  double* force_tangents = nullptr; ///< [n_nodes][3], derivative of the forces along position_tangents: -(Hessian . v)
+  double virial[9] = {};              ///< eV, W_ab = -sum over edges of r_a dE/dr_b, row major; stress = -W / volume
+  double* atom_virials = nullptr;     ///< [n_nodes][9], eV: half of each edge's virial on its sender, half on its receiver; not symmetrised
+  double* force_tangents = nullptr;   ///< [n_nodes][3], derivative of the forces along position_tangents: -(Hessian . v)
   double* member_energies = nullptr;  ///< [n_receivers][members], eV: what each member of the ensemble adds to the atom's energy
   double* force_std = nullptr;        ///< [n_receivers], eV/angstrom: standard deviation of a component of the force
   double* distances = nullptr;        ///< [n_receivers], of the features from the training set; 1: that of the farthest 1 % of held-out atoms
-  double* whitened = nullptr;         ///< [n_receivers][ModelInfo::whitened], features of mean square 1 over the training set, divided by the scale of distances
-  double* features = nullptr;         ///< [n_receivers][features], the scalar features of each node, layer after layer
-  double* feature_tangents = nullptr; ///< the same, their derivative along position_tangents
+  double* whitened = nullptr;  ///< [n_receivers][ModelInfo::whitened], features of mean square 1 over the training set, divided by the scale of distances
+  double* features = nullptr;  ///< [n_receivers][features], the scalar features of each node, layer after layer
+  double* feature_tangents = nullptr;  ///< the same, their derivative along position_tangents
 };
 
 /// Connects the rows of ghosts with their owners in a decomposed system. Rows are raw bytes: `row_bytes` per node, `n_nodes` rows.

@@ -38,9 +38,9 @@ struct MatmulError {
 struct Request {
   bool energies = false;  ///< per atom
   bool forces = true;
-  bool virial = false;   ///< and with it the stress, if the cell has a volume
-  bool virials = false;  ///< per atom
-  bool features = false;  ///< per atom
+  bool virial = false;       ///< and with it the stress, if the cell has a volume
+  bool virials = false;      ///< per atom
+  bool features = false;     ///< per atom
   bool uncertainty = false;  ///< of the energy, and per atom; needs a model with detectors
 };
 
@@ -62,12 +62,12 @@ ADATOM_EXPORT std::array<double, 6> stress(const std::array<double, 9>& virial, 
 
 /// Facts about a loaded model.
 struct ModelInfo {
-  double cutoff = 0.0;        ///< angstrom
-  int features = 0;           ///< scalar features of an atom, over all layers
-  int members = 0;            ///< of the ensemble; 0 without detectors of uncertainty
-  int whitened = 0;           ///< whitened features of an atom; 0 without detectors
-  std::string no_uncertainty; ///< why there are no detectors, and what to do; empty if there are
-  std::vector<int> elements;  ///< atomic numbers that this instance evaluates
+  double cutoff = 0.0;         ///< angstrom
+  int features = 0;            ///< scalar features of an atom, over all layers
+  int members = 0;             ///< of the ensemble; 0 without detectors of uncertainty
+  int whitened = 0;            ///< whitened features of an atom; 0 without detectors
+  std::string no_uncertainty;  ///< why there are no detectors, and what to do; empty if there are
+  std::vector<int> elements;   ///< atomic numbers that this instance evaluates
   std::vector<std::string> heads;
   std::string head;               ///< the one in use
   std::string architecture_json;  ///< as in the file
