@@ -113,9 +113,14 @@ def main() -> None:
     curves: dict[str, dict[int, list[dict]]] = {m: {} for m in METHODS}
     for seed in arguments.seeds:
         for method in METHODS:
-            one = replace(config, output=arguments.folder.absolute() / f"{method}-{seed}", seed=seed, select=replace(config.select, method=method))
+            folder = arguments.folder.absolute()
+            labels = folder / f"{method}-{seed}" / "labels"  # one queue for all: what two loops want is calculated once
+            if not labels.exists():
+                (folder / "labels").mkdir(parents=True, exist_ok=True)
+                labels.parent.mkdir(exist_ok=True)
+                labels.symlink_to(folder / "labels")
+            one = replace(config, output=labels.parent, seed=seed, select=replace(config.select, method=method))
             curves[method][seed] = run(one, arguments.frames, test, lambda p: print(method, seed, p, flush=True))
-    arguments.folder.mkdir(parents=True, exist_ok=True)
     (arguments.folder / "curves.json").write_text(json.dumps(curves, indent=1))
     text = table(curves, arguments.config.name, len(test))
     print(text)
