@@ -388,6 +388,39 @@ def test_when_to_stop(tmp_path):
     assert _stops(strict, [row(0, 0.0, labelled=0)]) and "rounds were asked for" in _stops(strict, [row(4, 1.0)] * 5)
 
 
+def test_vacuum_of_slabs_is_restored(tmp_path):
+    """LAMMPS shrinks its box along directions that are not periodic; in such a cell a DFT code would cut the density off."""
+    from ase.build import fcc111
+
+    from adatom.learn._explore import caught
+
+    seed = fcc111("Cu", (2, 2, 3), vacuum=6.0)
+    moved = seed.copy()
+    moved.rattle(0.05, seed=1)
+    moved.positions += [0.0, 0.0, 2.5]  # it drifted, too
+    shrunk = moved.copy()
+    shrunk.cell[2] = [0.0, 0.0, 4.2]
+    shrunk.info = {"step": 10}
+    (tmp_path / "000").mkdir()
+    ase.io.write(tmp_path / "000/caught.xyz", shrunk, format="extxyz")
+    (found,) = caught([{"folder": tmp_path / "000", "temperature": 300.0, "structure": 0}], [seed])
+    np.testing.assert_allclose(found.cell.array, seed.cell.array, atol=1e-6)
+    assert list(found.pbc) == [True, True, False]
+    assert abs(found.positions[:, 2].min() + found.positions[:, 2].max() - seed.cell[2, 2]) < 0.2  # in the middle of its vacuum again
+    np.testing.assert_allclose(found.positions[:, :2], moved.positions[:, :2], atol=1e-6)
+    np.testing.assert_allclose(np.diff(found.positions[:, 2]), np.diff(moved.positions[:, 2]), atol=1e-6)
+
+
+def test_absurd_labels_are_kept_apart(tmp_path):
+    from adatom.learn._loop import label
+
+    config = parse(document(tmp_path, label__largest_force=5.0), tmp_path)
+    near = crystal(3)
+    near.positions[0] = near.positions[1] + [0.9, 0.0, 0.0]
+    labelled, failed = label(config, [crystal(1), near], lambda text: None)
+    assert len(labelled) == 1 and len(failed) == 1 and "label.largest_force = 5" in failed[0]["reason"]
+
+
 def test_ranges():
     assert _ranges([1, 2, 3, 7, 9, 10]) == "1:3 7 9:10" and _ranges([4]) == "4"
 

@@ -55,6 +55,7 @@ class Label:
     workers: int = 1
     threads: int = 1  #: of each worker's calculation
     seconds: float = 0.0  #: most for one calculation; 0: no limit
+    largest_force: float = 50.0  #: eV/angstrom; a configuration with a larger component is kept apart: nothing is learned from it but what is known anyway
     python: str = ""  #: interpreter that has the labelling program; empty: this one
     wait: bool = False  #: start no workers, wait for those that `adatom label` runs elsewhere
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -114,7 +115,8 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
 
     start, explore, label, select, stop = parts["start"], parts["explore"], parts["label"], parts["select"], parts["stop"]
     start = Start(
-        [absolute(p) for p in start.train], [absolute(p) for p in start.held_out], start.displaced, start.amplitude, absolute(start.model), absolute(start.pretrained)
+        [absolute(p) for p in start.train], [absolute(p) for p in start.held_out], start.displaced, start.amplitude, absolute(start.model),
+        absolute(start.pretrained)
     )
     if start.displaced and (start.train or start.held_out or start.model):
         raise ValueError("start.displaced labels the first configurations here: leave start.train, start.held_out and start.model out")
@@ -136,7 +138,8 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
             raise ValueError(f"{name} is empty; start.displaced = 16 labels displaced copies of the seeds first")
     for name, value in (("explore.steps", explore.steps), ("explore.every", explore.every), ("explore.timestep", explore.timestep),
                         ("explore.damping", explore.damping), ("explore.ranks", explore.ranks), ("explore.threads", explore.threads),
-                        ("select.number", select.number), ("label.workers", label.workers), ("label.threads", label.threads), ("stop.rounds", stop.rounds),
+                        ("select.number", select.number), ("label.workers", label.workers), ("label.threads", label.threads),
+                        ("label.largest_force", label.largest_force), ("stop.rounds", stop.rounds),
                         *(("explore.temperatures", t) for t in explore.temperatures)):  # fmt: skip
         if not value > 0:
             raise ValueError(f"{name} is {value}, expected a number above zero")

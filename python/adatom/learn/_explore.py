@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from adatom.learn._config import LearnConfig
 from adatom.learn._files import read_frames, read_json, write_json
 
@@ -57,15 +59,31 @@ def run_all(config: LearnConfig, folder: Path, model: Path, seeds: list[Atoms], 
     return outcomes
 
 
-def caught(outcomes: list[dict]) -> list[Atoms]:
+def caught(outcomes: list[dict], seeds: list[Atoms]) -> list[Atoms]:
     """Configurations that the guard kept, with their run in `info`."""
     frames = []
     for outcome in outcomes:
         file = outcome["folder"] / "caught.xyz"
         for atoms in read_frames(file) if file.exists() else []:
+            _restore_vacuum(atoms, seeds[outcome["structure"]])
             atoms.info = {"run": outcome["folder"].name, "step": int(atoms.info["step"]), "temperature": outcome["temperature"]}
             frames.append(atoms)
     return frames
+
+
+def _restore_vacuum(atoms: Atoms, seed: Atoms) -> None:
+    """Where a direction is not periodic LAMMPS shrinks its box to the atoms; a DFT code needs the seed's cell there, and the atoms where they were in it."""
+    open_ = [k for k in range(3) if not seed.pbc[k]]
+    if not open_:
+        return
+    cell = atoms.cell.array.copy()
+    cell[open_] = seed.cell.array[open_]
+    if abs(np.linalg.det(cell)) > 1e-6:  # of a molecule without a cell: nothing to restore
+        atoms.set_cell(cell)
+        along = [s.cell.scaled_positions(s.positions)[:, open_] for s in (seed, atoms)]
+        middle = [(a.min(0) + a.max(0)) / 2 for a in along]
+        atoms.positions += (middle[0] - middle[1]) @ cell[open_]
+    atoms.pbc = seed.pbc
 
 
 def _run(config: LearnConfig, folder: Path, model: Path, seed_structure: Atoms, condition: dict, seed: int) -> dict:

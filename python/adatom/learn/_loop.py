@@ -84,7 +84,7 @@ def _one_round(config: LearnConfig, k: int, seeds, say) -> None:
     outcomes = _explore.run_all(config, folder / "md", model, seeds, k, say)
     chosen_file = folder / "selected.extxyz"
     if not chosen_file.exists():
-        candidates = _explore.caught(outcomes)
+        candidates = _explore.caught(outcomes, seeds)
         chosen = select(model, candidates, config.select.number, config.select.method, config.seed + k) if candidates else []
         write_frames(chosen_file, [candidates[c] for c in chosen])
     selected = read_frames(chosen_file)
@@ -118,6 +118,12 @@ def label(config: LearnConfig, frames, say) -> tuple[list, list[dict]]:
         _labels.run_workers(config.output / "labels", config.label, tasks, say)
     labelled = [_labels.result(t) for t in tasks if _labels.state(t) == "done"]
     failed = [{"task": t.name, **read_json(t / "failed.json")} for t in tasks if _labels.state(t) == "failed"]
+    limit, done = config.label.largest_force, labelled
+    labelled = [a for a in done if np.abs(a.get_forces()).max() <= limit]
+    for task, atoms in zip([t for t in tasks if _labels.state(t) == "done"], done):
+        if (largest := np.abs(atoms.get_forces()).max()) > limit:
+            reason = f"a force of {largest:.3g} eV/angstrom, more than label.largest_force = {limit:g}"
+            failed.append({"task": task.name, "reason": reason, "seconds": atoms.info["label_seconds"]})
     if tasks and not labelled:
         raise RuntimeError(f"all {len(tasks)} calculations failed; the first: {failed[0]['reason']} (see {config.output / 'labels'}, mend the cause and remove its "
                            "failed.json files)")  # fmt: skip
