@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <stdexcept>
 
@@ -60,6 +61,19 @@ json Trainer::Implementation::state() const {
           {"seconds", seconds()},
           {"best_errors", best_errors}};
 }
+
+namespace {
+
+/// For a model, which others read: of an absolute path the file and its folder; where they lie on this machine concerns nobody, and hashes say what they are.
+json without_places(json value) {
+  if (value.is_structured())
+    for (json& item : value) item = without_places(std::move(item));
+  if (!value.is_string()) return value;
+  const std::filesystem::path path = value.get<std::string>();
+  return path.is_absolute() ? json((path.parent_path().filename() / path.filename()).string()) : value;
+}
+
+}  // namespace
 
 json Trainer::Implementation::whole_config() const {
   json whole = resolved(config);
@@ -179,9 +193,15 @@ void Trainer::Implementation::save_model() {
   if (communicator->rank() == 0) {
     ModelFile file = model_file();
     json provenance = json::parse(file.provenance);
-    json training = {
-        {"adatom", ADATOM_VERSION},          {"seed", config.seed},       {"epochs", epoch},         {"steps", step},           {"seconds", seconds()},
-        {"best_validation_loss", best_loss}, {"validation", best_errors}, {"data", data.provenance}, {"config", whole_config()}};
+    json training = {{"adatom", ADATOM_VERSION},
+                     {"seed", config.seed},
+                     {"epochs", epoch},
+                     {"steps", step},
+                     {"seconds", seconds()},
+                     {"best_validation_loss", best_loss},
+                     {"validation", best_errors},
+                     {"data", data.provenance},
+                     {"config", without_places(whole_config())}};
     if (provenance.contains("training")) training["from"] = provenance["training"];  // of the model that this one was fine-tuned from
     provenance["training"] = training;
     file.provenance = provenance.dump();

@@ -95,12 +95,12 @@ def test_uncertainty_as_on_the_cpu(on_device, calibrated, ranks):  # noqa: F811
 @pytest.mark.parametrize("call", [1, 30, 60])
 def test_a_lost_device_of_one_rank_stops_all(on_device, ranks, bad, call):
     atoms = structures.crystal()
-    commands = DUMP.format(dump="dump.lmp") + "run 0\nprint 'all is well'\nshell putenv ADATOM_HOST_FAULT=${fault}\n" + MOVE + "\nprint 'the run went on'"
+    commands = DUMP.format(dump="dump.lmp") + "run 0\nshell putenv ADATOM_HOST_FAULT=${fault}\n" + MOVE + "\nprint 'the run went on'"
     faults = tuple(f"{call},719" if k == bad else NEVER for k in range(ranks))
     process = on_device.start(on_device.script(atoms, commands, style="device cuda"), ranks, faults=faults, timeout=100.0)
     output = " ".join((process.stdout + process.stderr).split())
     assert process.returncode != 0, output[-3000:]
-    assert "all is well" in output and "the run went on" not in output, output[-3000:]
+    assert "the run went on" not in output, output[-3000:]  # what came before may be lost in a buffer of the rank that another one ended
     assert "CUDA device: unspecified launch failure while" in output and "restart it (from the last checkpoint)" in output, output[-3000:]
     assert "AddressSanitizer" not in output, output[-3000:]
 

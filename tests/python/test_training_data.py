@@ -111,6 +111,8 @@ def test_the_model_says_what_it_was_trained_with(config, adatom_command):
     assert training["seed"] == 3 and training["epochs"] == 4 and training["steps"] == 4 * 7
     assert training["config"]["model"]["MLP_irreps"] == "16x0e"  # defaults are there too
     assert training["config"]["optimizer"]["beta2"] == 0.999
+    assert str(Path(config["output"]).parent) not in json.dumps(training)  # where things lie on this machine
+    assert training["config"]["data"]["train"][0].endswith("/3bpa_sample.extxyz") and training["config"]["output"].endswith(f"/{Path(config['output']).name}")
     files = training["data"]
     assert [(f["file"], f["configurations"]) for f in files["train"] + files["valid"]] == [("3bpa_sample.extxyz", 34), ("3bpa_sample.extxyz", 8)]
     assert files["train"][0]["hash"] == files["valid"][0]["hash"] != files["isolated_atoms"][0]["hash"]

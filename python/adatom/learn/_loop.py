@@ -183,11 +183,12 @@ def _train(config: LearnConfig, folder: Path, start: Path | None, say, first: bo
         return
     document = json.loads(json.dumps(config.train))
     data = document.setdefault("data", {})
-    data.update(train=[str(folder / "data/train.extxyz")], valid=[str(folder / "data/held_out.extxyz")])
-    document["output"] = str(folder / "train")
+    here = lambda path: os.path.relpath(path, config.output)  # noqa: E731  (a model file keeps its settings, and these are not to name places of one machine)
+    data.update(train=[here(folder / "data/train.extxyz")], valid=[here(folder / "data/held_out.extxyz")])
+    document["output"] = here(folder / "train")
     document.setdefault("seed", config.seed)
     if start is not None:
-        document["model"] = {"file": str(start)}
+        document["model"] = {"file": here(start)}
         if first:
             data.setdefault("atomic_energies", "isolated" if "isolated_atoms" in data else "least_squares")
         else:
@@ -197,7 +198,7 @@ def _train(config: LearnConfig, folder: Path, start: Path | None, say, first: bo
     write_json(folder / "train.json", document)
     say(f"training on {len(read_frames(folder / 'data/train.extxyz'))} configurations")
     script = "import json, sys; from adatom.training import train; train(json.load(open(sys.argv[1])), resume=True)"
-    process = subprocess.run([sys.executable, "-c", script, str(folder / "train.json")], capture_output=True, text=True, env=dict(os.environ))
+    process = subprocess.run([sys.executable, "-c", script, str(folder / "train.json")], cwd=config.output, capture_output=True, text=True)
     if process.returncode:
         raise RuntimeError(f"training failed in {folder}: {process.stderr.strip()[-1500:]}")
     _calibrate(folder / "train/model.safetensors", folder)
