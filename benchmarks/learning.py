@@ -34,19 +34,18 @@ def labelled_frames(output: Path, k: int) -> int:
 
 
 def run(config, frames: int, test, say) -> list[dict]:
-    """The learning curve of one loop: labelled frames, force error on the test frames (eV/angstrom), tripped runs of each round."""
+    """The learning curve of one loop: labelled frames and force error on the test frames (eV/angstrom) of each round's model."""
     curve: list[dict] = []
     while True:
-        k = len(_loop.finished_rounds(config.output))
-        _loop.learn(replace(config, stop=replace(config.stop, rounds=k + 1, trips=-1)), lambda text: None)
         rounds = _loop.finished_rounds(config.output)
-        for i in range(len(curve), len(rounds) + 1):
-            error = _loop.errors(config.output / "rounds" / f"{i:03d}" / "model.safetensors", test)["force_rmse"]
-            curve.append({"frames": labelled_frames(config.output, i), "error": error, "trips": rounds[i]["trips"] if i < len(rounds) else None})
-        curve[-2]["trips"] = rounds[-1]["trips"]
-        say(curve[-1])
-        if curve[-1]["frames"] >= frames or rounds[-1]["selected"] == 0:
+        for k in range(len(curve), len(rounds) + 1):  # nothing is there before the first round
+            model = config.output / "rounds" / f"{k:03d}" / "model.safetensors"
+            if rounds:
+                curve.append({"frames": labelled_frames(config.output, k), "error": _loop.errors(model, test)["force_rmse"]})
+                say(curve[-1])
+        if curve and (curve[-1]["frames"] >= frames or rounds[-1]["selected"] == 0):
             return curve
+        _loop.learn(replace(config, stop=replace(config.stop, rounds=len(rounds) + 1, trips=-1)), lambda text: None)
 
 
 def frames_for(curve: list[dict], error: float) -> float:

@@ -116,14 +116,17 @@ def label(config: LearnConfig, frames, say) -> tuple[list, list[dict]]:
     if tasks:
         say(f"{len(tasks)} configurations to label")
         _labels.run_workers(config.output / "labels", config.label, tasks, say)
-    labelled = [_labels.result(t) for t in tasks if _labels.state(t) == "done"]
-    failed = [{"task": t.name, **read_json(t / "failed.json")} for t in tasks if _labels.state(t) == "failed"]
-    limit, done = config.label.largest_force, labelled
-    labelled = [a for a in done if np.abs(a.get_forces()).max() <= limit]
-    for task, atoms in zip([t for t in tasks if _labels.state(t) == "done"], done):
-        if (largest := np.abs(atoms.get_forces()).max()) > limit:
-            reason = f"a force of {largest:.3g} eV/angstrom, more than label.largest_force = {limit:g}"
-            failed.append({"task": task.name, "reason": reason, "seconds": atoms.info["label_seconds"]})
+    labelled, failed = [], []
+    for task in tasks:
+        if _labels.state(task) == "failed":
+            failed.append({"task": task.name, **read_json(task / "failed.json")})
+            continue
+        atoms = _labels.result(task)
+        if (largest := np.abs(atoms.get_forces()).max()) <= config.label.largest_force:
+            labelled.append(atoms)
+            continue
+        reason = f"a force of {largest:.3g} eV/angstrom, more than label.largest_force = {config.label.largest_force:g}"
+        failed.append({"task": task.name, "reason": reason, "seconds": atoms.info["label_seconds"]})
     if tasks and not labelled:
         raise RuntimeError(f"all {len(tasks)} calculations failed; the first: {failed[0]['reason']} (see {config.output / 'labels'}, mend the cause and remove its "
                            "failed.json files)")  # fmt: skip
@@ -149,7 +152,8 @@ def _first_model(config: LearnConfig, folder: Path, seeds, say) -> None:
             labelled, failed = label(config, displaced(seeds, config.start.displaced, config.start.amplitude, config.seed), say)
             train, held_out = [a for k, a in enumerate(labelled) if k % 4 != 3], labelled[3::4]
             if not held_out:
-                raise RuntimeError(f"{len(failed)} of {config.start.displaced} first calculations failed, the first: {failed[0]['reason']}; the rest are too few to begin with")
+                reason = f"{len(failed)} of {config.start.displaced} first calculations failed, the first: {failed[0]['reason']}"
+                raise RuntimeError(f"{reason}; the rest are too few to begin with")
         write_frames(folder / "data/train.extxyz", train)
         write_frames(folder / "data/held_out.extxyz", held_out)
     if (folder / "model.safetensors").exists():
@@ -183,12 +187,11 @@ def _train(config: LearnConfig, folder: Path, start: Path | None, say, first: bo
         return
     document = json.loads(json.dumps(config.train))
     data = document.setdefault("data", {})
-    here = lambda path: os.path.relpath(path, config.output)  # noqa: E731  (a model file keeps its settings, and these are not to name places of one machine)
-    data.update(train=[here(folder / "data/train.extxyz")], valid=[here(folder / "data/held_out.extxyz")])
-    document["output"] = here(folder / "train")
+    data.update(train=[str(folder / "data/train.extxyz")], valid=[str(folder / "data/held_out.extxyz")])
+    document["output"] = str(folder / "train")
     document.setdefault("seed", config.seed)
     if start is not None:
-        document["model"] = {"file": here(start)}
+        document["model"] = {"file": str(start)}
         if first:
             data.setdefault("atomic_energies", "isolated" if "isolated_atoms" in data else "least_squares")
         else:
@@ -198,7 +201,7 @@ def _train(config: LearnConfig, folder: Path, start: Path | None, say, first: bo
     write_json(folder / "train.json", document)
     say(f"training on {len(read_frames(folder / 'data/train.extxyz'))} configurations")
     script = "import json, sys; from adatom.training import train; train(json.load(open(sys.argv[1])), resume=True)"
-    process = subprocess.run([sys.executable, "-c", script, str(folder / "train.json")], cwd=config.output, capture_output=True, text=True)
+    process = subprocess.run([sys.executable, "-c", script, str(folder / "train.json")], capture_output=True, text=True)
     if process.returncode:
         raise RuntimeError(f"training failed in {folder}: {process.stderr.strip()[-1500:]}")
     _calibrate(folder / "train/model.safetensors", folder)
