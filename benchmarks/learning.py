@@ -3,9 +3,9 @@
 
     python benchmarks/learning.py LEARN.toml TEST.extxyz [--seeds 1 2 3] [--frames 60] [--folder build/learning] [-o benchmarks/results/FILE.md]
 
-Every loop begins with the labelled frames of LEARN.toml and differs from the others only in `select.method` and `seed`. "random" runs the same dynamics without a
-guard and labels frames drawn from all that were written. A loop ends when it has --frames labelled frames, or when a round finds nothing new. The model of every
-round is judged on TEST. All loops resume where they were interrupted.
+Every loop begins with the labelled frames of LEARN.toml and differs from the others only in `select.method` and `seed`. "random" runs the same dynamics
+without a guard and labels frames drawn from all that were written. A loop ends when it has --frames labelled frames, or when a round finds nothing new. The
+model of every round is judged on TEST. All loops resume where they were interrupted.
 """
 
 from __future__ import annotations
@@ -68,8 +68,12 @@ def table(curves: dict[str, dict[int, list[dict]]], title: str, tested: int) -> 
     for method, by_seed in curves.items():
         for seed, curve in by_seed.items():
             lines.append(f"| {method} | {seed} | " + ", ".join(f"{p['frames']}: {1e3 * p['error']:.0f}" for p in curve) + " |")
-    lines += ["", "Frames until an error is reached, and the ratio of the means (farthest to random). Errors that a loop of random frames never reached count with all its frames, so", "that the ratio is then an upper bound (<=).", "",
-              "| error, meV/A | " + " | ".join(f"{m}, seed {s}" for m in curves for s in curves[m]) + " | ratio |", "|---" * (2 + sum(len(c) for c in curves.values())) + "|"]  # fmt: skip
+    lines += [
+        "", "Frames until an error is reached, and the ratio of the means (farthest to random). Where a loop of random frames never reached the error all its frames",
+        "count, and the ratio is an upper bound (<=).", "",
+        "| error, meV/A | " + " | ".join(f"{m}, seed {s}" for m in curves for s in curves[m]) + " | ratio |",
+        "|---" * (2 + sum(len(c) for c in curves.values())) + "|",
+    ]  # fmt: skip
     reached = max(min(p["error"] for p in c) for c in curves["farthest"].values())  # by all seeds
     highest = min(c[0]["error"] for c in curves["farthest"].values())
     for error in np.geomspace(highest * 0.7, reached, 5):

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "gnn/build.hpp"
+#include "gnn/builder/build.hpp"
 
 namespace adatom::gnn {
 

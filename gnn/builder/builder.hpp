@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "gnn/build.hpp"
+#include "gnn/builder/build.hpp"
 #include "gnn/builder/channels.hpp"
 #include "gnn/builder/tensors.hpp"
 #include "gnn/coupling.hpp"

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "gnn/build.hpp"
+#include "gnn/evaluator.hpp"
 
 namespace adatom::gnn {
 

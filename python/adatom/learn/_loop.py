@@ -110,8 +110,10 @@ def _one_round(config: LearnConfig, k: int, seeds, say) -> None:
 
 
 def label(config: LearnConfig, frames, say) -> tuple[list, list[dict]]:
-    """Those of the configurations that could be labelled, and reasons for the others; what is in the queue already is not calculated again. Raises RuntimeError if
-    all fail."""
+    """Those of the configurations that could be labelled, and reasons for the others; what is in the queue already is not calculated again.
+
+    Raises RuntimeError if all fail.
+    """
     tasks = [_labels.task_of(config.output / "labels", atoms, config.label) for atoms in frames]
     if tasks:
         say(f"{len(tasks)} configurations to label")
@@ -128,13 +130,13 @@ def label(config: LearnConfig, frames, say) -> tuple[list, list[dict]]:
         reason = f"a force of {largest:.3g} eV/angstrom, more than label.largest_force = {config.label.largest_force:g}"
         failed.append({"task": task.name, "reason": reason, "seconds": atoms.info["label_seconds"]})
     if tasks and not labelled:
-        raise RuntimeError(f"all {len(tasks)} calculations failed; the first: {failed[0]['reason']} (see {config.output / 'labels'}, mend the cause and remove its "
-                           "failed.json files)")  # fmt: skip
+        advice = f"see {config.output / 'labels'}, mend the cause and remove its failed.json files"
+        raise RuntimeError(f"all {len(tasks)} calculations failed; the first: {failed[0]['reason']} ({advice})")
     return labelled, failed
 
 
 def displaced(seeds, number: int, amplitude: float, seed: int) -> list:
-    """Copies of the seeds in turn, with normal displacements of all atoms; the standard deviation of each copy is drawn between a fifth of `amplitude` and that."""
+    """Copies of the seeds in turn, with normal displacements of all atoms; each copy's standard deviation is drawn between a fifth of `amplitude` and that."""
     rng = np.random.default_rng(seed)
     copies = []
     for k in range(number):
@@ -233,8 +235,11 @@ def _where(model: Path, frames) -> dict[str, Any]:
         for symbol, d, error in zip(atoms.symbols, r.distances, e):
             by_element.setdefault(symbol, []).append((d, error))
     return {
-        s: {"atoms": len(v), "beyond_1": int(sum(d > 1 for d, _ in v)), "largest_distance": float(max(d for d, _ in v)), "largest_error": float(max(e for _, e in v))}
-        for s, v in sorted(by_element.items())
+        symbol: {
+            "atoms": len(pairs), "beyond_1": int(sum(d > 1 for d, _ in pairs)),
+            "largest_distance": float(max(d for d, _ in pairs)), "largest_error": float(max(e for _, e in pairs)),
+        }
+        for symbol, pairs in sorted(by_element.items())
     }  # fmt: skip
 
 
