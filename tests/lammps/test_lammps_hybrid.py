@@ -34,6 +34,21 @@ def test_overlay_adds_energies_and_pressures(lmp, ranks):
     np.testing.assert_allclose(both.frames[0].stress, alone.frames[0].stress + pairs.frames[0].stress, rtol=1e-9, atol=1e-3)
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_dispersion(lmp, ranks):
+    """Grimme's D3 of LAMMPS on top, as the README says."""
+    atoms = structures.crystal()
+    dispersion, elements = "dispersion/d3 bj pbe 9.0 6.0", "Cu O C"
+    alone = lmp.run(atoms, ranks=ranks)
+    pairs = lmp.run(atoms, ranks=ranks, pair=f"pair_style {dispersion}\npair_coeff * * {elements}")
+    both = lmp.run(atoms, ranks=ranks, pair=f"pair_style hybrid/overlay adatom precision double {dispersion}\npair_coeff * * adatom {lmp.model} {elements}\n"
+                                            f"pair_coeff * * dispersion/d3 {elements}")
+    assert np.abs(pairs.frames[0].forces).max() > 1e-3
+    np.testing.assert_allclose(both.frames[0].forces, alone.frames[0].forces + pairs.frames[0].forces, rtol=0, atol=1e-9)
+    assert both.thermo[0]["PotEng"] == pytest.approx(alone.thermo[0]["PotEng"] + pairs.thermo[0]["PotEng"], rel=1e-10)
+    np.testing.assert_allclose(both.pressure(), alone.pressure() + pairs.pressure(), rtol=1e-9, atol=1e-4)
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 @pytest.mark.parametrize("style", ["hybrid", "hybrid/overlay"])
 def test_types_of_another_style(lmp, reference, ranks, style):
