@@ -169,6 +169,7 @@ void describe(Table& t, RunConfig& c) {
     s.bind<double>("ema_decay", c.ema_decay, fraction);
     s.bind<double>("clip_gradient", c.clip_gradient, not_negative);
     s.bind<double>("seconds", c.seconds, not_negative);
+    s.bind<std::string>("keep", c.keep, [](const std::string& x) { return x == "best" || x == "last" ? "" : "best or last"; });
     s.bind<int>("stop_patience", c.stop_patience, whole);
     s.bind<int>("checkpoint_every", c.checkpoint_every, at_least_one);
   });

@@ -49,9 +49,10 @@ struct RunConfig {
   int batch_atoms = 0, batch_edges = 0;  ///< most atoms and edges of a batch; 0: any number
   int valid_batch_size = 32;
   int epochs = 100;
-  double seconds = 0.0;      ///< wall-clock after which the run ends as if by itself; 0: no limit
-  int stop_patience = 0;     ///< epochs without a better validation loss; 0: never
-  int checkpoint_every = 1;  ///< epochs
+  double seconds = 0.0;       ///< wall-clock after which the run ends as if by itself; 0: no limit
+  std::string keep = "best";  ///< weights that the run is for: "best" of the validation loss, or "last"
+  int stop_patience = 0;      ///< epochs without a better validation loss; 0: never
+  int checkpoint_every = 1;   ///< epochs
   std::uint64_t seed = 1;
   TrainingPrecision precision = TrainingPrecision::single;
   Device device = Device::cpu;

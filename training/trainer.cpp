@@ -29,7 +29,7 @@ Trainer::Implementation::Implementation(const RunConfig& run, std::shared_ptr<Co
   parameters = torch::zeros({size}, torch::kFloat64);
   model->parameters(training::data(parameters));
   ema = parameters.clone();
-  best = parameters.clone();
+  kept = parameters.clone();
   gradient = torch::zeros_like(parameters);
   trained = torch::ones_like(parameters);
   std::vector<ParameterBlock> blocks = model->blocks();
@@ -173,13 +173,11 @@ bool Trainer::run(const std::function<bool(int, int, int)>& progress, const std:
     r.valid = p.evaluate(p.data.valid, with);
     p.model->assign(training::data(p.parameters));
     r.best = r.valid.loss < p.best_loss;
-    if (r.best) {
-      p.best_loss = r.valid.loss;
-      p.best_errors = describe(r.valid);
-      p.best.copy_(with);
-      p.epochs_without_better = 0;
-    } else {
-      ++p.epochs_without_better;
+    p.epochs_without_better = r.best ? 0 : p.epochs_without_better + 1;
+    if (r.best) p.best_loss = r.valid.loss;
+    if (r.best || (config.keep == "last" && std::isfinite(r.valid.loss))) {
+      p.kept_errors = describe(r.valid);
+      p.kept.copy_(with);
     }
     p.schedule(r.valid.loss);
     ++p.epoch;
@@ -211,7 +209,7 @@ json describe(const EpochReport& r) {
 
 Errors Trainer::test(std::size_t k) {
   Implementation& p = *p_;
-  const Errors e = p.evaluate(p.data.tests.at(k), p.best);
+  const Errors e = p.evaluate(p.data.tests.at(k), p.kept);
   p.model->assign(training::data(p.parameters));
   return e;
 }
@@ -221,7 +219,7 @@ std::pair<Parity, std::size_t> Trainer::parity(int k, std::size_t most_atoms) {
   return {p_->parity(set, most_atoms), set.size()};
 }
 
-json Trainer::best_errors() const { return p_->best_errors; }
+json Trainer::kept_errors() const { return p_->kept_errors; }
 const TrainingModel& Trainer::model() const { return *p_->model; }
 const std::vector<std::string>& Trainer::warnings() const { return p_->data.warnings; }
 std::string Trainer::model_path() const { return (p_->folder() / "model.safetensors").string(); }

@@ -18,14 +18,14 @@ struct EpochReport {
   int epoch = 0, epochs = 0;
   double learning_rate = 0, train_loss = 0, seconds = 0;  ///< seconds: since the run began, over all its parts
   Errors valid;
-  bool best = false;
+  bool best = false;  ///< a better validation loss than any before
 };
 nlohmann::json describe(const EpochReport& report);  ///< for logs
 
 /// A run of training: from a configuration and data to a model file.
 ///
 /// In the folder `output`: log.jsonl (one JSON object per event), checkpoint.safetensors, and at the end model.safetensors (the weights with the
-/// best validation loss). All files appear whole.
+/// best validation loss, or as RunConfig::keep says). All files appear whole.
 class Trainer {
  public:
   /// Continues from the checkpoint in the output folder if `resume`. Throws as the parts that it is made of.
@@ -36,12 +36,12 @@ class Trainer {
   /// its steps: if it returns false the run stops there with a checkpoint, and returns false. `report` is called after each epoch; if it returns false the run ends.
   bool run(const std::function<bool(int epoch, int step, int steps)>& progress, const std::function<bool(const EpochReport&)>& report);
 
-  /// Errors of the best weights on the configurations of file k of data.test.
+  /// Errors of the kept weights on the configurations of file k of data.test.
   Errors test(std::size_t k);
-  /// Labels and predictions of the best weights on a sample of the validation set (k = -1) or of file k of data.test, and the size of the whole set.
+  /// Labels and predictions of the kept weights on a sample of the validation set (k = -1) or of file k of data.test, and the size of the whole set.
   /// Of all processes, on all of them.
   std::pair<Parity, std::size_t> parity(int k, std::size_t most_atoms);
-  nlohmann::json best_errors() const;                ///< of the best weights on the validation set; null before the first epoch
+  nlohmann::json kept_errors() const;                ///< of the kept weights on the validation set; null before the first epoch
   const std::vector<std::string>& warnings() const;  ///< what looks wrong with the data but may be right
 
   const TrainingModel& model() const;

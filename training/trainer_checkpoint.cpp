@@ -59,7 +59,7 @@ json Trainer::Implementation::state() const {
           {"epochs_without_better", epochs_without_better},
           {"stage_two", stage_two},
           {"seconds", seconds()},
-          {"best_errors", best_errors}};
+          {"best_errors", kept_errors}};
 }
 
 namespace {
@@ -95,7 +95,7 @@ void Trainer::Implementation::save_checkpoint() {
     const torch::Tensor flat = t.contiguous();
     to.data.assign(flat.data_ptr<double>(), flat.data_ptr<double>() + flat.numel());
   };
-  put("parameters", parameters), put("ema", ema), put("best", best);
+  put("parameters", parameters), put("ema", ema), put("best", kept);
   for (const auto& [name, tensor] : optimizer_state) put("optimizer." + name, tensor);
   write_model(checkpoint(), file);
 }
@@ -174,7 +174,7 @@ void Trainer::Implementation::load_checkpoint() {
                                std::to_string(t.numel()) + "; start a new run in another output folder");
     std::copy(found->second.data.begin(), found->second.data.end(), t.data_ptr<double>());
   };
-  get("parameters", parameters), get("ema", ema), get("best", best);
+  get("parameters", parameters), get("ema", ema), get("best", kept);
   auto optimizer_state = optimizer->blank_state();
   for (auto& [name, tensor] : optimizer_state) get("optimizer." + name, tensor);
   optimizer->restore(optimizer_state);
@@ -183,13 +183,13 @@ void Trainer::Implementation::load_checkpoint() {
   learning_rate = s.at("learning_rate");
   best_loss = s.at("best_loss").is_null() ? INFINITY : s.at("best_loss").get<double>();
   plateau_loss = s.at("plateau_loss").is_null() ? INFINITY : s.at("plateau_loss").get<double>();
-  best_errors = s.at("best_errors");
+  kept_errors = s.at("best_errors");
   plateau_epochs = s.at("plateau_epochs"), epochs_without_better = s.at("epochs_without_better"), seconds_before = s.at("seconds");
   model->assign(training::data(parameters));
 }
 
 void Trainer::Implementation::save_model() {
-  model->assign(training::data(best));
+  model->assign(training::data(kept));
   if (communicator->rank() == 0) {
     ModelFile file = model_file();
     json provenance = json::parse(file.provenance);
@@ -199,7 +199,7 @@ void Trainer::Implementation::save_model() {
                      {"steps", step},
                      {"seconds", seconds()},
                      {"best_validation_loss", best_loss},
-                     {"validation", best_errors},
+                     {"validation", kept_errors},
                      {"data", data.provenance},
                      {"config", without_places(whole_config())}};
     if (provenance.contains("training")) training["from"] = provenance["training"];  // of the model that this one was fine-tuned from

@@ -25,7 +25,7 @@ struct Trainer::Implementation {
   std::unique_ptr<TrainingModel> model;
   std::unique_ptr<Optimizer> optimizer;
   Loss loss{{}};
-  torch::Tensor parameters, ema, best, gradient;
+  torch::Tensor parameters, ema, kept, gradient;  // kept: what the run is for
   torch::Tensor trained, held;  // trained: 1, or 0 for parameters that stay; held: their values, and 0
   bool holds = false;           // whether there are such parameters
   ModelFile original;           // before training
@@ -37,7 +37,7 @@ struct Trainer::Implementation {
   double learning_rate = 0, best_loss = INFINITY, plateau_loss = INFINITY, seconds_before = 0;
   int plateau_epochs = 0, epochs_without_better = 0;
   bool stage_two = false;
-  nlohmann::json best_errors;  // of the validation set, of the best weights
+  nlohmann::json kept_errors;  // of the validation set, of the kept weights
 
   // Construction
   void prepare_output(bool resume);
@@ -60,7 +60,7 @@ struct Trainer::Implementation {
   void for_parts_of_all(const FrameSet& set, const std::vector<std::size_t>& chosen, const std::function<void(const Part& part)>& body);
   int model_head(const std::string& name) const;
   Errors evaluate(const FrameSet& set, const torch::Tensor& with);
-  Parity parity(const FrameSet& set, std::size_t most_atoms);  ///< of the best weights
+  Parity parity(const FrameSet& set, std::size_t most_atoms);  ///< of the kept weights
   double train_step(const std::vector<std::size_t>& chosen);
   torch::Tensor evaluated() const { return config.ema_decay > 0 ? ema : optimizer->evaluated(parameters); }
   void schedule(double valid_loss);

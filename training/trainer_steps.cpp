@@ -139,7 +139,7 @@ Errors Trainer::Implementation::evaluate(const FrameSet& set, const torch::Tenso
 }
 
 Parity Trainer::Implementation::parity(const FrameSet& set, std::size_t most_atoms) {
-  model->assign(training::data(best));
+  model->assign(training::data(kept));
   const std::vector<std::size_t> chosen = sample(set, most_atoms);
   const ModelFile& file = original;
   std::vector<std::vector<double>> energies(file.heads.size());  // of isolated atoms, [head][species]

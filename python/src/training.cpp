@@ -65,7 +65,7 @@ class PyTrainer {
     return result;
   }
 
-  std::string best_errors() const { return trainer_->best_errors().dump(); }
+  std::string kept_errors() const { return trainer_->kept_errors().dump(); }
   const std::vector<std::string>& warnings() const { return trainer_->warnings(); }
   std::size_t parameters() const { return trainer_->model().size(); }
   std::size_t workspace_bytes() const { return trainer_->model().workspace_bytes(); }
@@ -87,7 +87,7 @@ PYBIND11_MODULE(_training, m) {
       .def("run", &PyTrainer::run, py::arg("progress") = nullptr, py::arg("report") = nullptr)
       .def("test", &PyTrainer::test, py::arg("index"))
       .def("parity", &PyTrainer::parity, py::arg("index"), py::arg("most_atoms"))
-      .def_property_readonly("best_errors", &PyTrainer::best_errors)
+      .def_property_readonly("kept_errors", &PyTrainer::kept_errors)
       .def_property_readonly("warnings", &PyTrainer::warnings)
       .def_property_readonly("interrupted", &PyTrainer::interrupted)
       .def_property_readonly("parameters", &PyTrainer::parameters)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -19,8 +20,8 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from adatom.learn import _calculation, _labels
-from adatom.learn._config import Label, parse
-from adatom.learn._explore import _ranges
+from adatom.learn._config import Label, load, parse
+from adatom.learn._explore import _ranges, _run
 
 CONFIG = """
 output = "run"
@@ -183,6 +184,34 @@ def test_from_structures_without_labels(finished, tmp_path):
     np.testing.assert_allclose(labelled[0].get_forces(), check.get_forces(), atol=1e-6)
     process = subprocess.run(command[:-2], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert process.returncode == 1 and "--structures and --output go together" in process.stderr
+
+
+def test_runs_that_trip_halt_or_fly_apart(finished, tmp_path):
+    """A run trips at the threshold, goes on to `halt` times it, and what flies apart between two looks of the guard has tripped."""
+    folder, _ = finished
+    seed = bulk("Cu", cubic=True).repeat((2, 2, 1))
+    model = folder / "run/rounds/000/model.safetensors"
+
+    def outcome(name, dynamics, **explore):
+        (tmp_path / name).mkdir()
+        (tmp_path / "dynamics.lmp").write_text(dynamics)
+        config = load(folder / "learn.toml")
+        config = replace(config, explore=replace(config.explore, commands=str(tmp_path / "dynamics.lmp"), **explore))
+        condition = {"structure": 0, "temperature": 2000.0, "pressure": None}
+        result = _run(config, tmp_path / name, model, seed, condition, 1)
+        steps = [a.info["step"] for a in ase.io.read(tmp_path / name / "caught.xyz", ":")] if (tmp_path / name / "caught.xyz").exists() else []
+        return result, steps
+
+    heat = "fix move mobile nvt temp {temperature} {temperature} 0.1\nrun {steps}"
+    first, _ = outcome("at once", heat, halt=1.0, every=1)
+    second, caught = outcome("later", heat, halt=3.0, every=1)
+    assert first["tripped"] and second["tripped"] and first["steps"] < second["steps"] and max(caught) > first["steps"]
+    never, _ = outcome("inside", heat, distance=1e6, every=1, collect=0.0)
+    assert not never["tripped"] and never["steps"] == 200
+    apart, _ = outcome("apart", "velocity mobile create 1e13 5\nfix move mobile nve\nrun {steps}", every=100)
+    assert apart["tripped"] and apart["steps"] < 200
+    with pytest.raises(RuntimeError, match="LAMMPS failed"):
+        outcome("wrong", "no_such_command\nrun {steps}")
 
 
 def test_a_finished_loop_is_left_alone(finished):
@@ -356,6 +385,7 @@ def document(tmp_path, **changes):
         ({"explore__distance": 0.0}, "thresholds of the guard"),
         ({"explore__distance": -1.0}, "thresholds of the guard"),
         ({"explore__collect": 3.0}, "explore.collect is 3.0"),
+        ({"explore__halt": 0.5}, "explore.halt is 0.5"),
         ({"select__method": "best"}, "select.method is 'best'"),
         ({"select__held_out": 0.0}, "select.held_out is 0.0"),
         ({"label__calculator": "vasp5"}, "label.calculator is 'vasp5'"),

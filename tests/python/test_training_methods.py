@@ -101,6 +101,23 @@ def test_early_stopping(config):
     assert epochs[4]["valid"]["loss"] != epochs[3]["valid"]["loss"]
 
 
+def test_last_weights_are_kept(config, tmp_path):
+    """Where asked for, though the validation set, whose forces are the wrong way round, likes the first best."""
+    ase.io.write(tmp_path / "train.extxyz", crystals(8))
+    ase.io.write(tmp_path / "valid.extxyz", relabelled(crystals(4, seed=8), "Default", forces=-1.0))
+    config["data"] = {"train": [str(tmp_path / "train.extxyz")], "valid": [str(tmp_path / "valid.extxyz")], "atomic_energies": "least_squares"}
+    config["loss"] = {"energy": 0.0, "forces": 100.0}
+    config["training"].update(epochs=4, ema_decay=0.0)
+    best = train(config)
+    weights = tensors(config["output"])
+    config["training"]["keep"] = "last"
+    last = train(config)
+    losses = [e["valid"]["loss"] for e in last.epochs]
+    assert losses == [e["valid"]["loss"] for e in best.epochs] and min(losses) < losses[-1]
+    assert best.valid["loss"] == min(losses) and last.valid["loss"] == losses[-1]
+    assert not same(weights, tensors(config["output"]))
+
+
 # ------------------------------------------------------------------------------------------------ heads
 def test_several_heads_on_one_backbone(config, tmp_path):
     frames = ase.io.read(DATA / "3bpa_sample.extxyz", ":")
@@ -353,7 +370,7 @@ def test_losses_are_those_of_the_predictions(config, tmp_path, shape):
     config["training"].update(epochs=3)
     trainer = _training.Trainer(json.dumps(config))
     trainer.run()
-    errors, rows = json.loads(trainer.best_errors), trainer.parity(-1, 10**6)
+    errors, rows = json.loads(trainer.kept_errors), trainer.parity(-1, 10**6)
     x, forces = rows["energies"][:, 1] - rows["energies"][:, 0], rows["forces"].reshape(-1, 3, 2)
     y = forces[..., 1] - forces[..., 0]
 

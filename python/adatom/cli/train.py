@@ -118,7 +118,7 @@ class _Table:
         for name, e in tests.items():
             rows += [(f"{name}, head {head}", of_head) for head, of_head in e.get("heads", {}).items()]
         columns = _error_columns([e for _, e in rows])
-        table = Table(title="RMSE of the best weights on the test files", title_justify="left")
+        table = Table(title="RMSE of the kept weights on the test files", title_justify="left")
         table.add_column("file")
         for name, _ in columns:
             table.add_column(name, justify="right")

@@ -35,6 +35,7 @@ class Explore:
     every: int = 10  #: steps between checks
     distance: float = 1.5  #: thresholds of the guard; 0: none
     force: float = 0.0  #: eV/angstrom
+    halt: float = 2.0  #: a run goes on beyond the thresholds, up to so many times them: what it meets there is worth most; 1: it stops where it trips
     collect: float = 1.0  #: distance above which configurations are candidates though they trip nothing; 0: only those that tripped
     damping: float = 100.0  #: fs, of the thermostat; ten times that of the barostat
     ranks: int = 1
@@ -145,6 +146,8 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
             raise ValueError(f"{name} is {value}, expected a number above zero")
     if explore.distance < 0 or explore.force < 0 or not (explore.distance or explore.force):
         raise ValueError("explore.distance and explore.force are thresholds of the guard: one of them above zero is needed, none below")
+    if explore.halt < 1:
+        raise ValueError(f"explore.halt is {explore.halt}, expected how many times the thresholds a run may reach, 1 at least")
     if explore.collect < 0 or (explore.distance and explore.collect >= explore.distance):
         raise ValueError(f"explore.collect is {explore.collect}, expected a distance below explore.distance = {explore.distance}, or 0")
     if select.method not in METHODS:

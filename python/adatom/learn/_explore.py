@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,12 +30,15 @@ timestep {timestep}
 group mobile id {mobile}
 velocity mobile create {temperature} {seed} loop geom mom yes rot no
 {freeze}
-fix guard all adatom/guard {every} {thresholds} action {action} file caught.xyz novelty {novelty}
+fix guard all adatom/guard {every} {thresholds} action none file caught.xyz novelty {novelty}
+{halt}
 thermo {thermo}
 thermo_style custom step temp pe etotal press vol f_guard[5] f_guard[4]
 {dynamics}
-print "adatom: ended at step $(step)"
+print "adatom: ended at step $(step), trips $(f_guard[1])"
 """
+
+BLOWN_UP = ("Lost atoms", "Non-numeric", "Out of range atoms", "simulation unstable")  # LAMMPS of what flies apart
 
 
 def conditions(config: LearnConfig, seeds: list[Atoms]) -> list[dict]:
@@ -108,11 +112,12 @@ def _run(config: LearnConfig, folder: Path, model: Path, seed_structure: Atoms, 
             ensemble = f"npt temp {temperature} {temperature} {damping} aniso {condition['pressure']} {condition['pressure']} {10 * damping}"
         dynamics = f"fix move mobile {ensemble}\nrun {e.steps}"
     random = config.select.method == "random"  # every frame that is checked is a candidate
-    limits = {"distance": 1e-9 if random else e.distance, "force": e.force, "collect": 0.0 if random else e.collect}
-    thresholds = " ".join(f"{name} {value:g}" for name, value in limits.items() if value)
+    limits = {"distance": e.distance, "force": e.force}
+    halt = f"fix stop all adatom/guard {e.every} {_thresholds({k: e.halt * x for k, x in limits.items()})} action halt"
+    catch = {"distance": 1e-9} if random else {**limits, "collect": e.collect}
     script = SCRIPT.format(
         boundary=" ".join("p" if p else "s" for p in seed_structure.pbc), threads=e.threads, model=model, elements=" ".join(elements), timestep=e.timestep / 1000,
-        mobile=_ranges(mobile), temperature=temperature, seed=seed, every=e.every, thresholds=thresholds, action="none" if random else "halt",
+        mobile=_ranges(mobile), temperature=temperature, seed=seed, every=e.every, thresholds=_thresholds(catch), halt="" if random else halt,
         novelty=1e-9 if random else 0.5, thermo=max(1, e.steps // 100), dynamics=dynamics,
         freeze="" if not fixed else "group fixed subtract all mobile\nfix freeze fixed setforce 0 0 0",
     )  # fmt: skip
@@ -128,11 +133,18 @@ def _run(config: LearnConfig, folder: Path, model: Path, seed_structure: Atoms, 
     process = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": str(e.threads)})
     log = (folder / "log.lammps").read_text() if (folder / "log.lammps").exists() else ""
     ended = [line for line in log.splitlines() if line.startswith("adatom: ended at step")]
-    if process.returncode or not ended:
-        tail = "\n".join([*log.splitlines()[-5:], process.stderr.strip()[-500:]])
-        raise RuntimeError(f"LAMMPS failed in {folder}:\n{tail}")
-    steps = int(ended[-1].split()[-1])
-    return {"steps": steps, "tripped": not random and steps < e.steps, "seconds": time.monotonic() - start}
+    seconds = time.monotonic() - start
+    if ended and not process.returncode:
+        steps, trips = (int(x) for x in re.findall(r"\d+", ended[-1]))
+        return {"steps": steps, "tripped": not random and trips > 0, "seconds": seconds}
+    if any(error in log for error in BLOWN_UP):  # between two looks of the guard
+        return {"steps": int(re.findall(r"^ *(\d+) ", log, re.MULTILINE)[-1]), "tripped": True, "seconds": seconds}
+    tail = "\n".join([*log.splitlines()[-5:], process.stderr.strip()[-500:]])
+    raise RuntimeError(f"LAMMPS failed in {folder}:\n{tail}")
+
+
+def _thresholds(limits: dict[str, float]) -> str:
+    return " ".join(f"{name} {value:g}" for name, value in limits.items() if value)
 
 
 def _ranges(ids: list[int]) -> str:

@@ -24,7 +24,7 @@ class TrainingResult:
     model: Path
     finished: bool = False  #: False where `progress` stopped the run, which can be resumed
     epochs: list[dict[str, Any]] = field(default_factory=list)  #: that this call did
-    valid: dict[str, Any] = field(default_factory=dict)  #: errors of the best weights on the validation configurations
+    valid: dict[str, Any] = field(default_factory=dict)  #: errors of the weights that were kept on the validation configurations
     tests: dict[str, dict[str, Any]] = field(default_factory=dict)
     parameters: int = 0
     rank: int = 0
@@ -104,7 +104,7 @@ def train(
             return result
         if plots and rank == 0:
             result.plots += _plots.plot_run(result.model.parent)
-        result.valid = json.loads(trainer.best_errors) or {}
+        result.valid = json.loads(trainer.kept_errors) or {}
 
         def draw(k: int, name: str, errors: dict[str, Any]) -> None:
             if plots:
