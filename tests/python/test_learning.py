@@ -451,6 +451,14 @@ def test_absurd_labels_are_kept_apart(tmp_path):
     assert len(labelled) == 1 and len(failed) == 1 and "label.largest_force = 5" in failed[0]["reason"]
 
 
+def test_configuration_of_the_benchmark():
+    folder = Path(__file__).resolve().parents[2] / "benchmarks/silicon_vacancy"
+    config = load(folder / "learn.toml")
+    assert config.select.method == "farthest" and not config.output.resolve().is_relative_to(folder)
+    frames = ase.io.read(folder / "test.extxyz", ":")
+    assert len(frames) == 60 and all(np.isfinite(a.get_forces()).all() for a in frames)
+
+
 def test_ranges():
     assert _ranges([1, 2, 3, 7, 9, 10]) == "1:3 7 9:10" and _ranges([4]) == "4"
 
