@@ -16,7 +16,7 @@ BIN := .venv/bin
 MODEL := models/formate_cu/model.safetensors
 
 SOURCES := $(shell find CMakeLists.txt pyproject.toml cmake gnn potential datasets training lammps_plugin python \
-             tests/CMakeLists.txt tests/cuda tests/datasets tests/gnn tests/models tests/potential tests/training -type f ! -path '*/__pycache__/*' 2>/dev/null)
+             tests/CMakeLists.txt tests/files.hpp tests/cuda tests/datasets tests/gnn tests/models tests/potential tests/training -type f ! -path '*/__pycache__/*' 2>/dev/null)
 
 test: build/.tests
 	$(BIN)/python tests/run.py --build $(BUILD)

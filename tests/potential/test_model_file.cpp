@@ -8,7 +8,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "files.hpp"
+#include "pair_model.hpp"
 #include "potential/atomic_file.hpp"
 
 using namespace adatom;

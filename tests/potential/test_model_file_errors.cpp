@@ -3,7 +3,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "files.hpp"
+#include "pair_model.hpp"
 
 using namespace adatom;
 using namespace adatom::test;

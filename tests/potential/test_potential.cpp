@@ -7,7 +7,7 @@
 #include "adatom/elements.hpp"
 #include "adatom/neighbor_list.hpp"
 #include "adatom/potential.hpp"
-#include "files.hpp"
+#include "pair_model.hpp"
 #include "structures.hpp"
 
 using namespace adatom;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Model files for tests.
+// Files of tests.
 #pragma once
 #include <unistd.h>
 
@@ -8,8 +8,6 @@
 #include <fstream>
 #include <iterator>
 #include <string>
-
-#include "potential/model_file.hpp"
 
 namespace adatom::test {
 
@@ -33,22 +31,10 @@ inline std::string read_bytes(const std::filesystem::path& file) {
 }
 
 inline void write_bytes(const std::filesystem::path& file, const std::string& bytes) {
+  std::filesystem::remove(file);  // some file systems wait for the disk when a file is cut and written again
   std::ofstream out(file, std::ios::binary);
   out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   REQUIRE(out.good());
-}
-
-/// A model of pair_network.cpp: 5 angstrom, elements O, H, C (in this order), heads "pbe" and "r2scan".
-inline ModelFile pair_model() {
-  ModelFile model;
-  model.architecture = R"({"type":"pair","r_max":5.0})";
-  model.elements = {8, 1, 6};
-  model.cutoff = 5.0;
-  model.heads = {"pbe", "r2scan"};
-  model.provenance = R"({"source":"made by hand","licence":"MIT","loss":[0.1,0.25]})";
-  model.tensors["strength"] = {{3}, {1.25, 0.5, -0.8}};
-  model.tensors["atomic_energies"] = {{2, 3}, {-10.0, -1.0, -5.0, -11.0, -1.5, -5.25}};
-  return model;
 }
 
 }  // namespace adatom::test
