@@ -3,7 +3,7 @@
 
     python benchmarks/learning.py LEARN.toml TEST.extxyz [--seeds 1 2 3] [--frames 60] [--folder build/learning] [-o benchmarks/results/FILE.md]
 
-The table in results/ is of learn.toml and test.extxyz in silicon_vacancy/, with --frames 100; it takes two hours of one core.
+silicon_vacancy/ has such a pair of files, with labels that take GPAW seconds.
 
 Every loop begins with the labelled frames of LEARN.toml and differs from the others only in `select.method` and `seed`. "random" runs the same dynamics
 without a guard and labels frames drawn from all that were written. A loop ends when it has --frames labelled frames, or when a round finds nothing new. The

@@ -125,6 +125,7 @@ def test_a_loop(finished):
         check.calc = EMT()
         np.testing.assert_allclose(atoms.get_forces(), check.get_forces(), atol=1e-6)
         assert atoms.get_potential_energy() == pytest.approx(check.get_potential_energy(), abs=1e-6)
+    assert json.loads((folder / "run/rounds/001/train.json").read_text())["training"]["keep"] == "last"
     report = (folder / "run/report.html").read_text()
     assert "data:image/png" in report and "Where the uncertainty lay" in report and "Still going" not in report
     from adatom import Potential

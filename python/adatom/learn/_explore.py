@@ -38,7 +38,7 @@ thermo_style custom step temp pe etotal press vol f_guard[5] f_guard[4]
 print "adatom: ended at step $(step), trips $(f_guard[1])"
 """
 
-BLOWN_UP = ("Lost atoms", "Non-numeric", "Out of range atoms", "simulation unstable")  # LAMMPS of what flies apart
+BLOWN_UP = ("lost atoms:", "simulation unstable", "out of range atoms")  # errors of LAMMPS
 
 
 def conditions(config: LearnConfig, seeds: list[Atoms]) -> list[dict]:
@@ -137,8 +137,8 @@ def _run(config: LearnConfig, folder: Path, model: Path, seed_structure: Atoms, 
     if ended and not process.returncode:
         steps, trips = (int(x) for x in re.findall(r"\d+", ended[-1]))
         return {"steps": steps, "tripped": not random and trips > 0, "seconds": seconds}
-    if any(error in log for error in BLOWN_UP):  # between two looks of the guard
-        return {"steps": int(re.findall(r"^ *(\d+) ", log, re.MULTILINE)[-1]), "tripped": True, "seconds": seconds}
+    if any(error in log.lower() for error in BLOWN_UP):  # between two looks of the guard
+        return {"steps": int(re.findall(r"^ *(\d+) ", log, re.MULTILINE)[-1]), "tripped": not random, "seconds": seconds}
     tail = "\n".join([*log.splitlines()[-5:], process.stderr.strip()[-500:]])
     raise RuntimeError(f"LAMMPS failed in {folder}:\n{tail}")
 
