@@ -85,7 +85,8 @@ def _one_round(config: LearnConfig, k: int, seeds, say) -> None:
     chosen_file = folder / "selected.extxyz"
     if not chosen_file.exists():
         candidates = _explore.caught(outcomes, seeds)
-        chosen = select(model, candidates, config.select.number, config.select.method, config.seed + k) if candidates else []
+        known = [a for part in ("train", "held_out") for a in read_frames(folder / "data" / f"{part}.extxyz")]
+        chosen = select(model, candidates, known, config.select.number, config.select.method, config.seed + k) if candidates else []
         write_frames(chosen_file, [candidates[c] for c in chosen])
     selected = read_frames(chosen_file)
 
