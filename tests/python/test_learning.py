@@ -19,9 +19,10 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from adatom.learn import _calculation, _labels
+from adatom.learn import _calculation, _labels, _selection
 from adatom.learn._config import Label, load, parse
 from adatom.learn._explore import _ranges, _run
+from adatom.learn._selection import select
 
 CONFIG = """
 output = "run"
@@ -385,7 +386,8 @@ def document(tmp_path, **changes):
         ({"explore__temperatures": [300, -5]}, "explore.temperatures is -5"),
         ({"explore__distance": 0.0}, "thresholds of the guard"),
         ({"explore__distance": -1.0}, "thresholds of the guard"),
-        ({"explore__collect": 3.0}, "explore.collect is 3.0"),
+        ({"explore__collect": 3.0, "select__method": "farthest"}, "explore.collect is 3.0"),
+        ({"explore__collect": 0.5}, "explore.collect belongs to select.method = 'farthest'"),
         ({"explore__halt": 0.5}, "explore.halt is 0.5"),
         ({"select__method": "best"}, "select.method is 'best'"),
         ({"select__held_out": 0.0}, "select.held_out is 0.0"),
@@ -442,6 +444,44 @@ def test_vacuum_of_slabs_is_restored(tmp_path):
     np.testing.assert_allclose(np.diff(found.positions[:, 2]), np.diff(moved.positions[:, 2]), atol=1e-6)
 
 
+def test_held_out_configurations_are_drawn(detecting):
+    """The method's choice is what is trained on; what is held out are others at random, in its places; and nothing is where nothing is gained."""
+    model, frames = detecting
+    candidates = [*(strained(k, 0.98) for k in range(30, 40)), strained(20, 0.8), strained(21, 1.25)]
+    for method in ("cover", "farthest"):
+        chosen = [select(model, candidates, frames, [False, True, False, True], method, seed) for seed in range(6)]
+        assert all({c[0], c[2]} == {10, 11} and len(set(c)) == 4 for c in chosen)
+        assert len({c[1] for c in chosen}) > 2
+        assert select(model, [frames[0]], frames, [False, True], method, 0) in ([], [0])
+    assert len(select(model, candidates, frames, [True], "cover", 0)) == 1
+
+
+@pytest.mark.parametrize("train, held_out, expected", [(9, 3, "....x"), (16, 3, "x.x.."), (0, 0, ".x...."), (100, 0, "xxxx")])
+def test_part_that_is_held_out(tmp_path, train, held_out, expected):
+    from adatom.learn._loop import _held_out
+
+    config = parse(document(tmp_path, select__number=len(expected), select__held_out=0.2), tmp_path)
+    assert "".join(".x"[h] for h in _held_out(train, held_out, config)) == expected
+
+
+def test_candidates_of_many(tmp_path, monkeypatch):
+    """Of a long run evenly as many as are its share, and the last one where it tripped; all of a short one; none of one without a file."""
+    from adatom.learn import _explore
+
+    monkeypatch.setattr(_explore, "MOST", 12)
+    outcomes = []
+    for k, frames in enumerate((25, 3, 0)):
+        (tmp_path / str(k)).mkdir()
+        outcomes.append({"folder": tmp_path / str(k), "temperature": 300.0, "structure": 0, "tripped": k == 0})
+        steps = [crystal(1) for _ in range(frames)]
+        for step, atoms in enumerate(steps):
+            atoms.info = {"step": step}
+        if frames:
+            ase.io.write(tmp_path / str(k) / "caught.xyz", steps, format="extxyz")
+    found = [(a.info["run"], a.info["step"]) for a in _explore.caught(outcomes, [crystal(1)])]
+    assert found == [("0", 0), ("0", 7), ("0", 14), ("0", 21), ("0", 24), ("1", 0), ("1", 1), ("1", 2)]
+
+
 def test_absurd_labels_are_kept_apart(tmp_path):
     from adatom.learn._loop import label
 
@@ -453,20 +493,22 @@ def test_absurd_labels_are_kept_apart(tmp_path):
 
 
 def test_configuration_of_the_benchmark():
-    folder = Path(__file__).resolve().parents[2] / "benchmarks/silicon_vacancy"
+    folder = Path(__file__).resolve().parents[2] / "benchmarks/silicon"
     config = load(folder / "learn.toml")
-    assert config.select.method == "farthest" and not config.output.resolve().is_relative_to(folder)
-    frames = ase.io.read(folder / "test.extxyz", ":")
-    assert len(frames) == 60 and all(np.isfinite(a.get_forces()).all() for a in frames)
+    assert config.select.method == "cover" and not config.output.resolve().is_relative_to(folder)
+    assert [len(ase.io.read(file)) for file in config.explore.structures] == [8, 7]
+    for name in ("crystal", "vacancy"):
+        frames = ase.io.read(folder / f"{name}_test.extxyz", ":")
+        assert len(frames) == 36 and all(np.isfinite(a.get_forces()).all() for a in frames)
 
 
 def test_ranges():
     assert _ranges([1, 2, 3, 7, 9, 10]) == "1:3 7 9:10" and _ranges([4]) == "4"
 
 
-def test_selection_is_diverse(model_file, tmp_path):
-    """Two copies of one strange structure and one of another: one of each is taken before the second copy."""
-    from adatom.learn._selection import select
+@pytest.fixture(scope="module")
+def detecting(model_file, tmp_path_factory):
+    """A model with detectors, and the labelled configurations that they are from."""
     from adatom.uncertainty import fit
 
     rng = np.random.default_rng(1)
@@ -475,13 +517,69 @@ def test_selection_is_diverse(model_file, tmp_path):
         atoms = crystal(k)
         atoms.calc = SinglePointCalculator(atoms, energy=rng.normal(), forces=rng.normal(size=(len(atoms), 3)))
         frames.append(atoms)
-    model = tmp_path / "model.safetensors"
+    model = tmp_path_factory.mktemp("detecting") / "model.safetensors"
     fit(model_file, frames[:8], frames[8:], model)
-    squeezed, stretched = crystal(20), crystal(21)
-    squeezed.set_cell(0.8 * squeezed.cell, scale_atoms=True)
-    stretched.set_cell(1.25 * stretched.cell, scale_atoms=True)
+    return model, frames
+
+
+def strained(seed, factor):
+    atoms = crystal(seed)
+    atoms.set_cell(factor * atoms.cell, scale_atoms=True)
+    return atoms
+
+
+@pytest.mark.parametrize("method", ["cover", "farthest"])
+def test_selection_is_diverse(detecting, method):
+    """Two copies of one strange structure and one of another: one of each is taken before the second copy."""
+    model, frames = detecting
+    squeezed, stretched = strained(20, 0.8), strained(21, 1.25)
     candidates = [squeezed, squeezed.copy(), stretched]
-    assert {frozenset((0, 2)), frozenset((1, 2))} & {frozenset(select(model, candidates, 2, "farthest", 0))}
-    assert len(select(model, [squeezed, squeezed.copy()], 2, "farthest", 0)) == 1  # a copy is nothing new
-    assert select(model, [frames[0]], 1, "farthest", 0) in ([], [0])
-    assert sorted(select(model, candidates, 3, "random", 0)) == [0, 1, 2]
+    assert {frozenset((0, 2)), frozenset((1, 2))} & {frozenset(select(model, candidates, frames, [False] * 2, method, 0))}
+    assert len(select(model, [squeezed, squeezed.copy()], frames, [False] * 2, method, 0)) == 1  # a copy is nothing new
+    assert sorted(select(model, candidates, frames, [False] * 3, "random", 0)) == [0, 1, 2]
+
+
+def test_farthest_takes_nothing_from_inside(detecting):
+    model, frames = detecting
+    assert select(model, [frames[0]], frames, [False] * 1, "farthest", 0) in ([], [0])
+
+
+def test_cover(detecting):
+    """Of what is equally far, the configuration that stands for most others comes first; what is labelled stands for itself; an element that no label has comes
+    before all."""
+    model, frames = detecting
+    one, others = strained(20, 0.8), [strained(k, 1.25) for k in (21, 22, 23, 24)]
+    assert select(model, [one, *others], frames, [False] * 1, "cover", 0)[0] != 0
+    assert select(model, [one, *others], [*frames, *others], [False] * 1, "cover", 0) == [0]
+    assert select(model, [frames[0]], frames, [False] * 1, "cover", 0) == []
+    strange = crystal(25)
+    strange.numbers[0] = 8
+    assert select(model, [frames[0], one, strange], frames, [False] * 1, "cover", 0) == [2]
+
+
+def test_cover_is_greedy():
+    """Against the sum of costs by brute force, step by step, with two elements."""
+    rng = np.random.default_rng(3)
+    frames = [(np.array([6, 6, 8]), rng.normal(size=(3, 4))) for _ in range(12)]
+    labelled = [(np.array([6]), rng.normal(size=(1, 4)))]
+
+    def total(known):
+        sum_ = 0.0
+        for numbers, rows in frames:
+            for z, y in zip(numbers, rows):
+                square = min([((y - o) ** 2).mean() for n, r in known for w, o in zip(n, r) if w == z] + [1e6])
+                sum_ += square**2 / (1 + square)
+        return sum_
+
+    chosen = []
+    for _ in range(8):
+        chosen.append(min((k for k in range(12) if k not in chosen), key=lambda k: total([*labelled, *(frames[c] for c in [*chosen, k])])))
+    assert _selection._cover(frames, [""] * 12, labelled, 8, np.random.default_rng(0)) == chosen
+
+
+def test_cover_counts_runs_alike():
+    """One frame of a run that was stopped early stands for as much as a hundred of another that are as far."""
+    atom = [(np.array([6]), np.array([[x, 0.0]])) for x in (3.0, *np.linspace(-2.1, -1.9, 100))]
+    labelled = [(np.array([6]), np.zeros((1, 2)))]
+    assert _selection._cover(atom, ["0"] * 101, labelled, 1, np.random.default_rng(0)) != [0]
+    assert _selection._cover(atom, ["0"] + ["1"] * 100, labelled, 1, np.random.default_rng(0)) == [0]

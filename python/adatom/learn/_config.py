@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 CALCULATORS = ("gpaw", "espresso", "cp2k", "emt")  # and module:function
-METHODS = ("farthest", "random")
+METHODS = ("cover", "farthest", "random")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Explore:
     distance: float = 1.5  #: thresholds of the guard; 0: none
     force: float = 0.0  #: eV/angstrom
     halt: float = 2.0  #: a run goes on beyond the thresholds, up to so many times them: what it meets there is worth most; 1: it stops where it trips
-    collect: float = 1.0  #: distance above which configurations are candidates though they trip nothing; 0: only those that tripped
+    collect: float = 1.0  #: for "farthest": distance above which configurations are candidates though they trip nothing; 0: only those that tripped
     damping: float = 100.0  #: fs, of the thermostat; ten times that of the barostat
     ranks: int = 1
     threads: int = 1
@@ -46,7 +46,7 @@ class Explore:
 @dataclass(frozen=True)
 class Select:
     number: int = 10  #: most configurations of a round
-    method: str = "farthest"
+    method: str = "cover"
     held_out: float = 0.2  #: part of the labelled configurations that is held out
 
 
@@ -151,7 +151,9 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
     if explore.collect < 0 or (explore.distance and explore.collect >= explore.distance):
         raise ValueError(f"explore.collect is {explore.collect}, expected a distance below explore.distance = {explore.distance}, or 0")
     if select.method not in METHODS:
-        raise ValueError(f"select.method is '{select.method}', expected {' or '.join(METHODS)}")
+        raise ValueError(f"select.method is '{select.method}', expected {', '.join(METHODS[:-1])} or {METHODS[-1]}")
+    if "collect" in document["explore"] and select.method != "farthest":
+        raise ValueError(f"explore.collect belongs to select.method = 'farthest'; with '{select.method}' all configurations that are checked are candidates")
     if not 0 < select.held_out < 1:
         raise ValueError(f"select.held_out is {select.held_out}, expected a part between 0 and 1: calibration needs configurations that were not trained on")
     if label.calculator not in CALCULATORS and ":" not in label.calculator:

@@ -38,6 +38,7 @@ thermo_style custom step temp pe etotal press vol f_guard[5] f_guard[4]
 print "adatom: ended at step $(step), trips $(f_guard[1])"
 """
 
+MOST = 1000  # candidates of a round, all runs together
 BLOWN_UP = ("lost atoms:", "simulation unstable", "out of range atoms")  # errors of LAMMPS
 
 
@@ -64,11 +65,15 @@ def run_all(config: LearnConfig, folder: Path, model: Path, seeds: list[Atoms], 
 
 
 def caught(outcomes: list[dict], seeds: list[Atoms]) -> list[Atoms]:
-    """Configurations that the guard kept, with their run in `info`."""
+    """Configurations that the guard kept, with their run in `info`; of many, each run's share of MOST, evenly, and the last of each that tripped."""
     frames = []
     for outcome in outcomes:
         file = outcome["folder"] / "caught.xyz"
-        for atoms in read_frames(file) if file.exists() else []:
+        run = read_frames(file) if file.exists() else []
+        step = -(-len(run) // -(-MOST // len(outcomes)))
+        for k, atoms in enumerate(run):
+            if k % step and not (outcome["tripped"] and k == len(run) - 1):
+                continue
             _restore_vacuum(atoms, seeds[outcome["structure"]])
             atoms.info = {"run": outcome["folder"].name, "step": int(atoms.info["step"]), "temperature": outcome["temperature"]}
             frames.append(atoms)
@@ -111,14 +116,14 @@ def _run(config: LearnConfig, folder: Path, model: Path, seed_structure: Atoms, 
                 raise ValueError("explore.pressures with fixed atoms: a barostat would move them; leave one of the two out")
             ensemble = f"npt temp {temperature} {temperature} {damping} aniso {condition['pressure']} {condition['pressure']} {10 * damping}"
         dynamics = f"fix move mobile {ensemble}\nrun {e.steps}"
-    random = config.select.method == "random"  # every frame that is checked is a candidate
+    random, farthest = (config.select.method == m for m in ("random", "farthest"))
     limits = {"distance": e.distance, "force": e.force}
     halt = f"fix stop all adatom/guard {e.every} {_thresholds({k: e.halt * x for k, x in limits.items()})} action halt"
-    catch = {"distance": 1e-9} if random else {**limits, "collect": e.collect}
+    catch = {"distance": 1e-9} if random else {**limits, "collect": e.collect if farthest else 1e-9}  # all that is checked, but for "farthest"
     script = SCRIPT.format(
         boundary=" ".join("p" if p else "s" for p in seed_structure.pbc), threads=e.threads, model=model, elements=" ".join(elements), timestep=e.timestep / 1000,
         mobile=_ranges(mobile), temperature=temperature, seed=seed, every=e.every, thresholds=_thresholds(catch), halt="" if random else halt,
-        novelty=1e-9 if random else 0.5, thermo=max(1, e.steps // 100), dynamics=dynamics,
+        novelty=0.5 if farthest else 1e-9, thermo=max(1, e.steps // 100), dynamics=dynamics,
         freeze="" if not fixed else "group fixed subtract all mobile\nfix freeze fixed setforce 0 0 0",
     )  # fmt: skip
     (folder / "in.lmp").write_text(script)

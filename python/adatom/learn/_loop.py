@@ -85,7 +85,11 @@ def _one_round(config: LearnConfig, k: int, seeds, say) -> None:
     chosen_file = folder / "selected.extxyz"
     if not chosen_file.exists():
         candidates = _explore.caught(outcomes, seeds)
-        chosen = select(model, candidates, config.select.number, config.select.method, config.seed + k) if candidates else []
+        train, held_out = (read_frames(folder / "data" / f"{part}.extxyz") for part in ("train", "held_out"))
+        held = _held_out(len(train), len(held_out), config)
+        chosen = select(model, candidates, train, held, config.select.method, config.seed + k) if candidates else []
+        for c, h in zip(chosen, held):
+            candidates[c].info["held_out"] = h
         write_frames(chosen_file, [candidates[c] for c in chosen])
     selected = read_frames(chosen_file)
 
@@ -99,7 +103,7 @@ def _one_round(config: LearnConfig, k: int, seeds, say) -> None:
         summary["before"] = errors(model, labelled)
         summary["uncertainty"] = _where(model, labelled)
         following = _round(config, k + 1)
-        _next_data(config, folder, following, labelled)
+        _next_data(folder, following, labelled)
         _train(config, following, model, say)
         summary["after"] = errors(following / "model.safetensors", labelled)
         summary["held_out"] = errors(following / "model.safetensors", read_frames(following / "data/held_out.extxyz"))
@@ -119,12 +123,13 @@ def label(config: LearnConfig, frames, say) -> tuple[list, list[dict]]:
         say(f"{len(tasks)} configurations to label")
         _labels.run_workers(config.output / "labels", config.label, tasks, say)
     labelled, failed = [], []
-    for task in tasks:
+    for task, frame in zip(tasks, frames):
         if _labels.state(task) == "failed":
             failed.append({"task": task.name, **read_json(task / "failed.json")})
             continue
         atoms = _labels.result(task)
         if (largest := np.abs(atoms.get_forces()).max()) <= config.label.largest_force:
+            atoms.info["held_out"] = bool(frame.info.get("held_out"))
             labelled.append(atoms)
             continue
         reason = f"a force of {largest:.3g} eV/angstrom, more than label.largest_force = {config.label.largest_force:g}"
@@ -170,14 +175,21 @@ def _first_model(config: LearnConfig, folder: Path, seeds, say) -> None:
         _calibrate(given, folder)
 
 
-def _next_data(config: LearnConfig, folder: Path, following: Path, labelled) -> None:
-    """Of the newly labelled some are held out, so that the calibration is for where the dynamics goes."""
+def _held_out(train: int, held_out: int, config: LearnConfig) -> list[bool]:
+    """Of the configurations that a round labels, which ones are held out: so many that their part of all stays what it should be."""
+    held = []
+    for _ in range(config.select.number):
+        held.append(held_out < config.select.held_out * (train + held_out))
+        train, held_out = train + (not held[-1]), held_out + held[-1]
+    return held
+
+
+def _next_data(folder: Path, following: Path, labelled) -> None:
     if (following / "data/held_out.extxyz").exists():
         return
     train, held_out = read_frames(folder / "data/train.extxyz"), read_frames(folder / "data/held_out.extxyz")
     for atoms in labelled:
-        share = len(held_out) / max(len(held_out) + len(train), 1)
-        (held_out if share < config.select.held_out else train).append(atoms)
+        (held_out if atoms.info["held_out"] else train).append(atoms)
     write_frames(following / "data/train.extxyz", train)
     write_frames(following / "data/held_out.extxyz", held_out)  # last: its presence says that both are there
 
