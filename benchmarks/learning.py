@@ -101,6 +101,11 @@ def plot(curves, file: Path) -> None:
         for k, curve in enumerate(by_seed.values()):
             axes.loglog([p["frames"] for p in curve], [1e3 * p["error"] for p in curve], "o-", color=color, label=method if k == 0 else None)
     axes.set(xlabel="labelled frames", ylabel="force error on test frames, meV/A")
+    first, most = (f(p["frames"] for by_seed in curves.values() for curve in by_seed.values() for p in curve) for f in (min, max))
+    axes.minorticks_off()
+    axes.set_xticks(ticks := [first * 2**k for k in range(int(np.log2(most / first)) + 1)], ticks)
+    errors = [1e3 * p["error"] for by_seed in curves.values() for curve in by_seed.values() for p in curve]
+    axes.set_yticks(ticks := [d * 10**k for k in range(4) for d in (1, 2, 3, 5) if min(errors) < d * 10**k < max(errors)], ticks)
     axes.legend(frameon=False)
     axes.grid(alpha=0.3, which="both")
     figure.tight_layout()
