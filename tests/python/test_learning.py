@@ -15,7 +15,8 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-from ase.build import bulk
+from ase import Atoms
+from ase.build import add_adsorbate, bulk, fcc111
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -109,6 +110,23 @@ def finished(needs, tmp_path_factory):
     return folder, json.loads(output)
 
 
+def test_where_the_uncertainty_lay():
+    from adatom.learn._where import bonded, by_element, farthest_atoms
+
+    slab = fcc111("Cu", (2, 2, 2), vacuum=6.0)
+    add_adsorbate(slab, "O", 1.2, "fcc")
+    chain = Atoms("Cu", cell=[2.5, 10, 10], pbc=[True, False, False])
+    assert bonded(slab, 8) == "Cu3" and bonded(chain, 0) == "Cu2" and bonded(Atoms("O"), 0) == ""
+    for k, atoms in enumerate((slab, chain)):
+        atoms.set_array("distance", np.linspace(0.0, 0.9 + k, len(atoms)) if len(atoms) > 1 else np.array([1.5]))
+        atoms.set_array("force_error", np.linspace(0.0, 0.1, len(atoms)))
+    assert farthest_atoms([slab, chain], 3) == [(1, 0), (0, 8)]
+    assert farthest_atoms([slab, chain], 1) == [(1, 0)]
+    table = by_element([slab, chain])
+    assert table["Cu"]["atoms"] == 9 and table["Cu"]["beyond_1"] == 1 and table["Cu"]["largest_distance"] == 1.5
+    assert table["O"] == {"atoms": 1, "beyond_1": 0, "largest_distance": pytest.approx(0.9), "largest_error": pytest.approx(0.1)}
+
+
 def test_a_loop(finished):
     folder, result = finished
     rounds = result["rounds"]
@@ -127,8 +145,13 @@ def test_a_loop(finished):
         np.testing.assert_allclose(atoms.get_forces(), check.get_forces(), atol=1e-6)
         assert atoms.get_potential_energy() == pytest.approx(check.get_potential_energy(), abs=1e-6)
     assert json.loads((folder / "run/rounds/001/train.json").read_text())["training"]["keep"] == "last"
+    caught = ase.io.read(folder / "run/rounds/000/labelled.extxyz", ":")
+    assert len(caught) == rounds[0]["labelled"]
+    assert max(a.arrays["distance"].max() for a in caught) == pytest.approx(rounds[0]["uncertainty"]["Cu"]["largest_distance"], rel=1e-6)
+    e = [np.mean(a.arrays["force_error"] ** 2) / 3 for a in caught]  # of cells of one size
+    assert np.sqrt(np.mean(e)) == pytest.approx(rounds[0]["before"]["force_rmse"], rel=1e-5)
     report = (folder / "run/report.html").read_text()
-    assert "data:image/png" in report and "Where the uncertainty lay" in report and "Still going" not in report
+    assert report.count("data:image/png") == 2 and "Where the uncertainty lay" in report and "Still going" not in report
     from adatom import Potential
 
     assert Potential.load(result["model"]).members

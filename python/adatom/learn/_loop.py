@@ -7,6 +7,7 @@
                train/              the run of training
                md/000/...          dynamics, each with done.json in the end
                selected.extxyz     what is worth a calculation
+               labelled.extxyz     the same with labels, and with the uncertainty of each atom
                round.json          what the round gave
     report.html
 """
@@ -28,6 +29,7 @@ from adatom.learn import _explore, _labels
 from adatom.learn._config import LearnConfig
 from adatom.learn._files import read_frames, read_json, write_frames, write_json, write_text
 from adatom.learn._selection import select
+from adatom.learn._where import by_element, with_uncertainty
 from adatom.potential import Potential
 from adatom.uncertainty import fit, judge
 
@@ -101,7 +103,9 @@ def _one_round(config: LearnConfig, k: int, seeds, say) -> None:
     }  # fmt: skip
     if labelled:
         summary["before"] = errors(model, labelled)
-        summary["uncertainty"] = _where(model, labelled)
+        caught = with_uncertainty(model, labelled)
+        write_frames(folder / "labelled.extxyz", caught)
+        summary["uncertainty"] = by_element(caught)
         following = _round(config, k + 1)
         _next_data(folder, following, labelled)
         _train(config, following, model, say)
@@ -235,24 +239,6 @@ def errors(model: Path, frames) -> dict[str, float]:
         "frames": len(sizes), "energy_per_atom_rmse": float(np.sqrt(np.mean((j.energy_errors / sizes) ** 2))),
         "force_rmse": float(np.sqrt(np.mean(j.force_errors**2))), "force_std": float(np.sqrt(np.mean(j.force_std[np.isfinite(j.force_std)] ** 2))),
         "coverage_90": j.force_coverage()[j.levels.index(0.9)],
-    }  # fmt: skip
-
-
-def _where(model: Path, frames) -> dict[str, Any]:
-    """Of each element: how far its atoms are out, and how large their errors."""
-    potential = Potential.load(model)
-    by_element: dict[str, list] = {}
-    for atoms in frames:
-        r = potential.evaluate(atoms, stress=False, uncertainty=True)
-        e = np.linalg.norm(atoms.get_forces() - r.forces, axis=1)
-        for symbol, d, error in zip(atoms.symbols, r.distances, e):
-            by_element.setdefault(symbol, []).append((d, error))
-    return {
-        symbol: {
-            "atoms": len(pairs), "beyond_1": int(sum(d > 1 for d, _ in pairs)),
-            "largest_distance": float(max(d for d, _ in pairs)), "largest_error": float(max(e for _, e in pairs)),
-        }
-        for symbol, pairs in sorted(by_element.items())
     }  # fmt: skip
 
 
