@@ -23,6 +23,7 @@ struct Detectors {
 
   int outputs() const { return components + members; }
   double scaled(int z, double y) const { return known(z) ? y / distance_scale[z] : INFINITY; }
+  double member(int z, double y) const { return known(z) ? y : INFINITY; }
   bool known(int z) const { return distance_scale[z] > 0; }
 
   /// Distance in units of `distance_scale`, from y.

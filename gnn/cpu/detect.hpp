@@ -49,7 +49,7 @@ void detect(const PackedDetectors<Base<S>>& detectors, int first, int nodes, con
     if (results.whitened)
       for (int k = 0; k < d.components; ++k) results.whitened[at * d.components + k] = d.scaled(species[i], row[k]);
     if (results.member_energies)
-      for (int k = 0; k < d.members; ++k) results.member_energies[at * d.members + k] = row[d.components + k];
+      for (int k = 0; k < d.members; ++k) results.member_energies[at * d.members + k] = d.member(species[i], row[d.components + k]);
   }
 }
 

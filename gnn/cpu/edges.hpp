@@ -53,18 +53,18 @@ class EdgeList {
 
   // Edges within the cutoff of receiver i: first_edge[i] .. first_edge[i] + active(i) - 1.
   int active(int i) const { return active_[i]; }
-  const S* vectors(std::int64_t first) const { return &vectors_[3 * first]; }
-  const int* senders(std::int64_t first) const { return &sender_[first]; }
-  const int* slots(std::int64_t first) const { return &slot_[first]; }
+  const S* vectors(std::int64_t first) const { return vectors_.data() + 3 * first; }
+  const int* senders(std::int64_t first) const { return sender_.data() + first; }
+  const int* slots(std::int64_t first) const { return slot_.data() + first; }
   Sum& energy(int i) { return energies_[i]; }  ///< before scale and offset
-  double* virial(int chunk) { return &chunk_virials_[9 * std::size_t(chunk)]; }
+  double* virial(int chunk) { return chunk_virials_.data() + 9 * std::size_t(chunk); }
 
   /// Vectors of a chunk's edges, those of a node grouped by the element of their sender; repulsion of close pairs, if `repulsion`.
   void form(const Graph& g, int chunk, const Tangents& tangents, bool repulsion, Workspace<S>& w) {
     const Topology::Chunk& c = topology_.chunks[chunk];
     const std::int64_t slots = topology_.end_slot(chunk) - c.first_slot;
-    if (wanted_.forces) std::fill_n(&slot_forces_[3 * c.first_slot], 3 * slots, Sum(0));
-    if (wanted_.atom_virials) std::fill_n(&slot_virials_[9 * c.first_slot], 9 * slots, 0.0);
+    if (wanted_.forces) std::fill_n(slot_forces_.data() + 3 * c.first_slot, 3 * slots, Sum(0));
+    if (wanted_.atom_virials) std::fill_n(slot_virials_.data() + 9 * c.first_slot, 9 * slots, 0.0);
     for (int i = c.first; i < c.last; ++i) form_of(g, i, c.first_slot, tangents, repulsion, w);
   }
 
@@ -77,8 +77,8 @@ class EdgeList {
 
   /// f = dE/dr_ij of an edge to receiver i.
   void add_force(int i, int slot, std::int64_t first_slot, const Sum (&v)[3], const Sum (&f)[3], Workspace<S>& w) {
-    Sum* to = &slot_forces_[3 * (first_slot + slot)];
-    Sum* from = &slot_forces_[3 * (first_slot + topology_.receiver_slot[i])];
+    Sum* to = slot_forces_.data() + 3 * (first_slot + slot);
+    Sum* from = slot_forces_.data() + 3 * (first_slot + topology_.receiver_slot[i]);
     for (int a = 0; a < 3; ++a) {
       to[a] = to[a] - f[a];
       from[a] = from[a] + f[a];
@@ -87,8 +87,8 @@ class EdgeList {
       for (int a = 0; a < 3; ++a)
         for (int b = 0; b < 3; ++b) w.virial[3 * a + b] -= value(v[a]) * value(f[b]);
     if (wanted_.atom_virials) {
-      double* vt = &slot_virials_[9 * (first_slot + slot)];
-      double* vf = &slot_virials_[9 * (first_slot + topology_.receiver_slot[i])];
+      double* vt = slot_virials_.data() + 9 * (first_slot + slot);
+      double* vf = slot_virials_.data() + 9 * (first_slot + topology_.receiver_slot[i]);
       for (int a = 0; a < 3; ++a)
         for (int b = 0; b < 3; ++b) {
           const double x = -0.5 * value(v[a]) * value(f[b]);

@@ -189,10 +189,10 @@ class CpuEvaluator final : public Evaluator {
     const int size = layers_[t].spec->conv_layout.size;
 #pragma omp parallel for schedule(static) num_threads(threads()) if (threads() > 1)
     for (int n = 0; n < g.n_nodes; ++n) {
-      S* to = &gu_[std::size_t(n) * size];
+      S* to = gu_.data() + std::size_t(n) * size;
       std::fill(to, to + size, S(T(0)));
       for (std::int64_t s = topology_.node_first[n]; s < topology_.node_first[n + 1]; ++s) {
-        const S* from = &slot_gu_[topology_.node_slot[s] * size];
+        const S* from = slot_gu_.data() + topology_.node_slot[s] * size;
         for (int k = 0; k < size; k += W) L::store(to + k, L::load(to + k) + L::load(from + k));
       }
     }
@@ -312,27 +312,27 @@ class CpuEvaluator final : public Evaluator {
       const int* species = g.species + tile.first;
       const std::size_t message_size = spec.message_layout.size, out_size = spec.out_layout.size, in_size = spec.in_layout.size,
                         c_size = spec.contraction.out.size;
-      S* message = is_last ? need(w.message, nodes * message_size) : &states_[t].message[tile.first * message_size];
+      S* message = is_last ? need(w.message, nodes * message_size) : states_[t].message.data() + tile.first * message_size;
       const std::size_t A_size = spec.merged() ? 0 : spec.mid_layout.size;
-      S* A = is_last || !keeps_inputs() ? need(w.A, nodes * A_size) : &states_[t].A[tile.first * A_size];
+      S* A = is_last || !keeps_inputs() ? need(w.A, nodes * A_size) : states_[t].A.data() + tile.first * A_size;
       sum_over_edges(g, t, tile, A, message, w);
       S inverse_density[tile_nodes] = {};
       if (!spec.density.empty()) {
         normalize(tile, message, message_size, inverse_density, w);
-        if (!is_last) std::copy_n(inverse_density, nodes, &states_[t].density[tile.first]);
+        if (!is_last) std::copy_n(inverse_density, nodes, states_[t].density.data() + tile.first);
       }
 
       // Update: message -> features after the layer.
-      S* out = is_last ? need(w.features, nodes * out_size) : &states_[t + 1].h[tile.first * out_size];
-      S* gout = is_last ? need(w.gfeatures, nodes * out_size) : &states_[t + 1].gh[tile.first * out_size];
-      S* contracted = is_last || !keeps_inputs() ? need(w.contracted, nodes * c_size) : &states_[t].contracted[tile.first * c_size];
+      S* out = is_last ? need(w.features, nodes * out_size) : states_[t + 1].h.data() + tile.first * out_size;
+      S* gout = is_last ? need(w.gfeatures, nodes * out_size) : states_[t + 1].gh.data() + tile.first * out_size;
+      S* contracted = is_last || !keeps_inputs() ? need(w.contracted, nodes * c_size) : states_[t].contracted.data() + tile.first * c_size;
       const S *px[tile_nodes] = {}, *ph[tile_nodes] = {};
       S *py[tile_nodes] = {}, *pz[tile_nodes] = {};
       for (int i = 0; i < nodes; ++i) {
         px[i] = contracted + i * c_size;
         py[i] = out + i * out_size;
         pz[i] = message + i * message_size;
-        if (t > 0) ph[i] = &states_[t].h[(tile.first + i) * in_size];
+        if (t > 0) ph[i] = states_[t].h.data() + (tile.first + i) * in_size;
       }
       if (spec.contracts) {
         contract_all<S, W>(layer, network_->species(), nodes, species, message, contracted);
@@ -358,7 +358,7 @@ class CpuEvaluator final : public Evaluator {
       if (!is_last) {
         const PackedLayer<T>& next = layers_[t + 1];
         const std::size_t u_size = next.spec->conv_layout.size;
-        for (int i = 0; i < nodes; ++i) px[i] = py[i], pz[i] = &states_[t + 1].u[(tile.first + i) * u_size];
+        for (int i = 0; i < nodes; ++i) px[i] = py[i], pz[i] = states_[t + 1].u.data() + (tile.first + i) * u_size;
         if (next.up.parts.size() < next.spec->conv_layout.blocks.size())
           for (int i = 0; i < nodes; ++i) std::fill_n(pz[i], u_size, S(T(0)));
         apply<S, W, RB>(next.up, Direction::forward, nodes, px, pz, species, false, w);
@@ -395,7 +395,7 @@ class CpuEvaluator final : public Evaluator {
       S* to = x;
       for (int t = 0; t <= last(); ++t) {
         const std::size_t size = layers_[t].spec->out_layout.size;
-        const S* from = t == last() ? out + i * size : &states_[t + 1].h[(tile.first + i) * size];
+        const S* from = t == last() ? out + i * size : states_[t + 1].h.data() + (tile.first + i) * size;
         for (const int offset : layers_[t].spec->scalars) *to++ = from[offset];
       }
       std::fill(to, x + detectors_.in, S(T(0)));
@@ -479,18 +479,18 @@ class CpuEvaluator final : public Evaluator {
     tiles_.for_tiles(g, layers_[t], chunk, w, [&](Tile<S>& tile) {
       const int nodes = tile.size();
       const std::size_t first = tile.first, out_size = spec.out_layout.size, u_size = next.spec->conv_layout.size;
-      S* gout = &states_[t + 1].gh[first * out_size];
+      S* gout = states_[t + 1].gh.data() + first * out_size;
       S *pu[tile_nodes], *pg[tile_nodes];
       const S* ph[tile_nodes];
       for (int i = 0; i < nodes; ++i) {
-        pu[i] = &gu_[(first + i) * u_size];
+        pu[i] = gu_.data() + (first + i) * u_size;
         pg[i] = gout + i * out_size;
-        ph[i] = &states_[t + 1].h[(first + i) * out_size];
+        ph[i] = states_[t + 1].h.data() + (first + i) * out_size;
       }
       if constexpr (is_dual<S>)
         if (loss_) apply_gradient<S, W>(next.spec->up, nodes, ph, pu, g.species + first, gradients_, w);
       apply<S, W, RB>(next.up, Direction::reverse, nodes, pu, pg, g.species + first, true, w);
-      const auto row = [&](const AlignedVector<S>& x, std::size_t size) { return x.empty() ? nullptr : &x[first * size]; };
+      const auto row = [&](const AlignedVector<S>& x, std::size_t size) { return x.empty() ? nullptr : x.data() + first * size; };
       reverse_tile(g, t, tile,
                    {row(state.A, spec.mid_layout.size), row(state.message, spec.message_layout.size), row(state.contracted, spec.contraction.out.size),
                     row(state.density, 1)},
@@ -561,7 +561,7 @@ class CpuEvaluator final : public Evaluator {
     if (!layer.skip.empty()) {
       S* py[tile_nodes];
       const S* ph[tile_nodes];
-      for (int i = 0; i < nodes; ++i) py[i] = &states_[t].gh[(tile.first + i) * in_size], ph[i] = &states_[t].h[(tile.first + i) * in_size];
+      for (int i = 0; i < nodes; ++i) py[i] = states_[t].gh.data() + (tile.first + i) * in_size, ph[i] = states_[t].h.data() + (tile.first + i) * in_size;
       if constexpr (is_dual<S>)
         if (loss_) apply_gradient<S, W>(layer.spec->skip, nodes, ph, g, species, gradients_, w);
       apply<S, W, RB>(layer.skip, Direction::reverse, nodes, g, py, species, true, w);

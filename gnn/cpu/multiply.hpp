@@ -19,7 +19,7 @@ void multiply(int m, int k, int n, const double* a, const double* b, double* c, 
   std::vector<double> sums(std::size_t(m) * columns);
   std::vector<const double*> x(m);
   std::vector<double*> y(m);
-  for (int r = 0; r < m; ++r) x[r] = a + std::size_t(r) * k, y[r] = &sums[std::size_t(r) * columns];
+  for (int r = 0; r < m; ++r) x[r] = a + std::size_t(r) * k, y[r] = sums.data() + std::size_t(r) * columns;
   linear<double, W, RB>(m, x.data(), 0, y.data(), 0, packed, false);
   for (int r = 0; r < m; ++r)
     for (int o = 0; o < n; ++o) {

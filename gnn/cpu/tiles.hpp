@@ -161,7 +161,7 @@ class TileMaker {
       spherical_harmonics(network_.l_max, v[0] * length, v[1] * length, v[2] * length, column + record_Y);
       if (network_.splines) {
         spline_columns(g, layer.table, r, receiver + e, sender + e, lanes, column, knot + e);
-        if (density) density_from_table(g, layer.density_table, r, receiver + e, sender + e, lanes, &w.edge_density[2 * std::size_t(e)]);
+        if (density) density_from_table(g, layer.density_table, r, receiver + e, sender + e, lanes, w.edge_density.data() + 2 * std::size_t(e));
       } else {
         for (int n = 0; n < 2 * spline_taps; ++n) column[n] = N(T(0));
         for (int k = 0; k < lanes; ++k) knot[e + k] = 0;
@@ -273,8 +273,8 @@ class TileMaker {
     for (int n = 0; n < size; ++n) x[n] = x[n] * factor;
     if (layer.spec->radial_constant) x[size++] = factor;
     for (int k = 0; k < lanes; ++k) {
-      S* phi = &w.phi[std::size_t(e + k) * layer.spec->hidden];
-      S* slope = &w.slopes[std::size_t(e + k) * layer.spec->hidden];
+      S* phi = w.phi.data() + std::size_t(e + k) * layer.spec->hidden;
+      S* slope = w.slopes.data() + std::size_t(e + k) * layer.spec->hidden;
       for (int n = 0; n < layer.spec->hidden; ++n) {
         phi[n] = n < size ? element(x[n].v, k) : S(T(0));
         slope[n] = n < size ? element(x[n].d, k) : S(T(0));

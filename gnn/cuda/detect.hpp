@@ -96,7 +96,8 @@ struct DetectNodes {
       const double scale = d.distance_scale[z];
       for (int k = lane; whitened && k < d.components; k += warp_size)
         whitened[to * d.components + k] = scale > 0.0 ? double(row[k]) / scale : double(INFINITY);
-      for (int k = lane; member_energies && k < d.members; k += warp_size) member_energies[to * d.members + k] = row[d.components + k];
+      for (int k = lane; member_energies && k < d.members; k += warp_size)
+        member_energies[to * d.members + k] = scale > 0.0 ? double(row[d.components + k]) : double(INFINITY);
     });
   }
 

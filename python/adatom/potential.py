@@ -43,8 +43,9 @@ class Result:
 class Potential:
     """A potential. Threads may share one; their calls then run one after another, without the GIL."""
 
-    def __init__(self, core: _core.Potential):
+    def __init__(self, core: _core.Potential, options: dict[str, Any] | None = None):
         self._core = core
+        self._options = options  # of `load`, for a copy in another process
 
     @classmethod
     def load(
@@ -82,7 +83,15 @@ class Potential:
             elements=_atomic_numbers(elements or ()),
             matmul=_choice("matmul", matmul, _MATMULS),
         )
-        return cls(core)
+        options = {"device": device, "dtype": dtype, "threads": threads, "splines": splines, "head": head, "elements": elements, "matmul": matmul}
+        return cls(core, {"file": path.resolve(), **options})
+
+    def __deepcopy__(self, memo: dict) -> Potential:
+        return self  # copies may share it
+
+    def __reduce__(self):
+        """A pickle holds the path and the options, not the weights: the file is read again."""
+        return _load, (type(self), self._options)
 
     @property
     def cutoff(self) -> float:
@@ -216,6 +225,10 @@ class Potential:
         """Energy, forces and stress of the sum of `weights` [n, features] times the scalar features."""
         request = _core.Request(energies=False, forces=True, virial=stress, virials=False, features=False, uncertainty=False)
         return _result(self._core.feature_forces(_structure(atoms), np.asarray(weights, dtype=np.float64), request), atoms, stress, False)
+
+
+def _load(cls: type[Potential], options: dict[str, Any]) -> Potential:
+    return cls.load(**options)
 
 
 def _choice(name: str, value: Any, choices: dict) -> Any:

@@ -68,7 +68,7 @@ void check_detected(const Result& a, const Result& b, double tolerance) {
   CHECK(deviation(a.distances, b.distances) <= tolerance);
   CHECK(deviation(a.force_std, b.force_std) <= 10 * tolerance);
   CHECK(deviation(a.member_energies, b.member_energies) <= tolerance);
-  CHECK(std::abs(a.energy_std - b.energy_std) <= tolerance * std::max(1.0, a.energy_std));
+  CHECK(deviation({a.energy_std}, {b.energy_std}, 1.0) <= tolerance);
   const Deviation d(a, b);
   CHECK(d.forces.value <= tolerance * force_scale(a));
 }
@@ -78,7 +78,7 @@ constexpr Request detected{true, true, true, true, true, true};
 }  // namespace
 
 TEST_CASE("features and detectors of uncertainty as on the CPU; wanted or not; again, and in the opposite order") {
-  bool any_unknown = false, any_known = false;
+  bool any_unknown = false, any_known = false, any_finite_energy = false;
   for (const std::string& name : some_models) {
     const Detecting model(name);
     for (const Precision precision : {Precision::float32, Precision::float64}) {
@@ -94,6 +94,7 @@ TEST_CASE("features and detectors of uncertainty as on the CPU; wanted or not; a
         const Result a = cpu.evaluate(s, detected), b = cuda.evaluate(s, detected);
         check_detected(a, b, tolerance);
         for (const double x : a.distances) (std::isinf(x) ? any_unknown : any_known) = true;
+        any_finite_energy |= std::isfinite(a.energy_std);
         const Result plain = cuda.evaluate(s, everything);
         CHECK(plain.features.empty());
         CHECK(plain.force_std.empty());
@@ -116,6 +117,7 @@ TEST_CASE("features and detectors of uncertainty as on the CPU; wanted or not; a
   }
   CHECK(any_unknown);
   CHECK(any_known);
+  CHECK(any_finite_energy);
 }
 
 TEST_CASE("weighted sums of features, forces of members, features along a direction, as on the CPU") {

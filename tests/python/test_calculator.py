@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from ase import units
@@ -95,3 +98,15 @@ def test_options_reach_the_model(model_file):
         AdatomCalculator(model_file, head="b3lyp")
     with pytest.raises(TypeError):
         AdatomCalculator(model_file, cutoff=5.0)  # an option that does not exist is not swallowed
+
+
+def test_copies(model_file, copper):
+    """Scripts copy atoms with their calculator, and send them to other processes."""
+    atoms = copper.copy()
+    atoms.calc = AdatomCalculator(model_file, dtype="float64")
+    energy = atoms.get_potential_energy()
+    for other in (copy.deepcopy(atoms), pickle.loads(pickle.dumps(atoms))):
+        other.positions += 0.01
+        other.positions -= 0.01
+        other.calc.reset()
+        assert other.get_potential_energy() == pytest.approx(energy, abs=1e-12)

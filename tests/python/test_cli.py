@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -13,10 +14,13 @@ import pytest
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
+import adatom
 from adatom import AdatomCalculator
 from adatom.cli import bench as bench_module
 from adatom.cli.evaluate import label
 from adatom.cli.import_model import atomic_numbers
+
+MODELS = Path(__file__).parents[2] / "models"
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +113,33 @@ def test_relax_the_cell(adatom_command, model_file, tmp_path):
 def test_relax_tells_when_it_did_not_converge(adatom_command, model_file, labelled, tmp_path):
     process = adatom_command("relax", model_file, labelled, "-o", tmp_path / "r.xyz", "--steps", 1, "--fmax", 1e-9, "--json", check=False)
     assert process.returncode == 2 and json.loads(process.stdout)["converged"] is False
+
+
+@pytest.mark.parametrize(("name", "message"), [("r.foo", "no format of that suffix"), ("nowhere/r.xyz", "there is no folder")])
+def test_relax_checks_first_what_it_will_write(adatom_command, model_file, labelled, tmp_path, name, message):
+    process = adatom_command("relax", model_file, labelled, "-o", tmp_path / name, check=False)
+    assert process.returncode == 1 and message in process.stderr and "Traceback" not in process.stderr
+
+
+def test_relax_into_a_hole_ends(adatom_command, tmp_path):
+    """The potential of metals has no repulsion between atoms much closer than in any of its data."""
+    atoms = bulk("Cu", cubic=True) * (2, 2, 2)
+    atoms.rattle(0.5, seed=1)
+    ase.io.write(tmp_path / "close.extxyz", atoms)
+    process = adatom_command("relax", MODELS / "metals/model.safetensors", tmp_path / "close.extxyz", "-o", tmp_path / "r.xyz", check=False)
+    assert process.returncode == 1 and "fell into a hole" in process.stderr and "as far from the training data" in process.stderr
+
+
+def test_info_tells_of_detectors(adatom_command, model_file):
+    document = adatom_command("info", MODELS / "metals/model.safetensors", as_json=True)
+    assert document["uncertainty"]["members"] == 32 and document["uncertainty"]["fitted"]["held_out"] == 110
+    assert "32 members" in adatom_command("info", MODELS / "metals/model.safetensors").stdout
+    document = adatom_command("info", model_file, as_json=True)
+    assert document["uncertainty"]["members"] == 0 and document["uncertainty"]["why"]
+
+
+def test_version(adatom_command):
+    assert adatom_command("--version").stdout == f"adatom {adatom.__version__}\n"
 
 
 def test_bench(adatom_command, model_file, labelled):

@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from adatom import AdatomCalculator, Potential
 from adatom.uncertainty import auroc, fit, judge, recalibrate, remove
+from adatom.uncertainty.fitting import _fit_energies
 
 
 def labelled(potential, rng, amplitude):
@@ -222,6 +223,62 @@ def test_bad_data(model_file, frames, tmp_path):
     assert not (tmp_path / "x.safetensors").exists()
 
 
+def test_the_ensemble_survives_few_energies():
+    """Errors that have nothing to do with the members' spread, as few energies often seem: likelihood alone takes the ensemble away altogether."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        variances, errors = rng.uniform(0.5, 2.0, size=6), rng.choice([-1.0, 1.0], size=6)
+        alpha, noise = _fit_energies(errors, variances, np.full(6, 14))
+        assert 0.1 < alpha < 2.0
+        assert 0.3 < np.sqrt((alpha**2 * variances).mean() + noise**2 * 14) < 3.0
+    rng = np.random.default_rng(0)  # and with many, what is there is found
+    variances, sizes = np.exp(rng.normal(scale=1.5, size=4000)), np.full(4000, 14)
+    errors = rng.normal(size=4000) * np.sqrt(0.7**2 * variances + 0.2**2 * sizes)
+    assert _fit_energies(errors, variances, sizes) == pytest.approx((0.7, 0.2), rel=0.1)
+
+
+def test_far_energies_are_less_certain_whatever_the_few_held_out_ones_say(model_file, frames, tmp_path):
+    far = frames[0].copy()
+    far.positions += np.random.default_rng(1).normal(scale=0.4, size=far.positions.shape)
+    for k in range(30, 45, 5):
+        fit(model_file, frames[:30], frames[k : k + 5], tmp_path / "few.safetensors")
+        potential = Potential.load(tmp_path / "few.safetensors")
+        near = np.median([potential.evaluate(a, uncertainty=True).energy_std for a in frames[:10]])
+        assert potential.evaluate(far, uncertainty=True).energy_std > 2 * near
+
+
+def test_elements_that_the_training_data_lack(adatom_command, model_file, frames, tmp_path):
+    copper = []
+    for atoms in frames[:20]:
+        pure = atoms.copy()
+        pure.numbers[:] = 29
+        r = Potential.load(model_file).evaluate(pure)
+        pure.calc = SinglePointCalculator(pure, energy=r.energy + 0.01 * len(copper), forces=r.forces + 0.01)
+        copper.append(pure)
+    file = tmp_path / "copper.safetensors"
+    with pytest.raises(ValueError, match="with O, which the training data lack"):
+        fit(model_file, copper[:10], copper[10:] + frames[:2], file)
+    fit(model_file, copper[:10], copper[10:], file)
+    potential = Potential.load(file)
+    r = potential.evaluate(frames[0], uncertainty=True)
+    oxygen = frames[0].numbers == 8
+    assert np.isinf(r.distances[oxygen]).all() and np.isfinite(r.distances[~oxygen]).all()
+    assert np.isinf(r.force_std[oxygen]).all() and np.isinf(r.energy_std)
+    assert np.isfinite(potential.evaluate(copper[0], uncertainty=True).energy_std)
+    with pytest.raises(ValueError, match="with O, which the training data lack"):
+        recalibrate(file, [copper[10], frames[0], copper[11]], tmp_path / "x.safetensors")
+    ase.io.write(tmp_path / "oxide.extxyz", frames[:2])
+    rows = adatom_command("calibrate", file, "--test", tmp_path / "oxide.extxyz", as_json=True)["sets"]
+    assert rows[0]["energy_std"] is None and rows[0]["energy_rmse"] > 0
+
+
+def test_held_out_copies_of_training_data(model_file, frames, tmp_path):
+    with pytest.raises(ValueError, match="all held-out configurations are among the training data"):
+        fit(model_file, frames[:10], frames[2:5], tmp_path / "x.safetensors")
+    with pytest.warns(UserWarning, match="1 of 3 held-out configurations"):
+        fit(model_file, frames[:10], frames[9:12], tmp_path / "x.safetensors")
+
+
 def test_one_atom_and_little_data(model_file, frames, tmp_path):
     """Fewer atoms than features, an atom without neighbours: nothing breaks."""
     lone = bulk("Cu", cubic=True)[:1]
@@ -243,6 +300,7 @@ def test_command(adatom_command, model_file, frames, tmp_path):
                             tmp_path / "plot.png", as_json=True)  # fmt: skip
     assert [row["set"] for row in result["sets"]] == ["held out", "test"] and (tmp_path / "plot.png").stat().st_size > 10000
     assert result["sets"][0]["force_coverage"]["0.9"] == pytest.approx(0.9, abs=0.01)
+    assert "auroc" not in result["sets"][0] and 0 <= result["sets"][1]["auroc"]["together"] <= 1
     again = adatom_command("calibrate", out, "--test", files["test"], as_json=True)
     assert again["sets"][0]["force_rmse"] == pytest.approx(result["sets"][1]["force_rmse"])
     adatom_command("calibrate", out, "--held-out", files["test"], "-o", out)  # in place

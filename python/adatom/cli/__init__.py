@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Optional
+
 import typer
 
 from adatom.cli import bench, calibrate, data, evaluate, import_model, info, learn, relax, train
@@ -24,6 +26,20 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("learn")(learn.learn)
 app.command("label")(learn.label)
 app.add_typer(data.app, name="data")
+
+
+@app.callback()
+def version(
+    show: Annotated[Optional[bool], typer.Option("--version", is_eager=True, callback=lambda show: _print_version() if show else None, help="Print it.")] = None,
+) -> None:
+    pass  # typer takes the help from the app
+
+
+def _print_version() -> None:
+    import adatom
+
+    typer.echo(f"adatom {adatom.__version__}")
+    raise typer.Exit
 
 
 def main() -> None:

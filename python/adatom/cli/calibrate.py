@@ -82,7 +82,7 @@ def calibrate(
         view.add_row(
             row["set"], str(row["configurations"]), f"{1e3 * row['force_rmse']:.1f} meV/A", f"{1e3 * row['force_std']:.1f}", f"{row['force_spearman']:.2f}",
             f"{row['force_coverage']['0.9']:.1%}", f"{1e3 * row['energy_rmse']:.1f} meV", f"{1e3 * row['energy_std']:.1f}",
-            f"{row['energy_coverage']['0.9']:.1%}", f"{row['auroc']['together']:.3f}",
+            f"{row['energy_coverage']['0.9']:.1%}", f"{row['auroc']['together']:.3f}" if "auroc" in row else "-",
         )  # fmt: skip
     common.console().print(view)
 

@@ -17,7 +17,7 @@ def info(model: common.ModelFile, as_json: common.Json = False) -> None:
     first = _document(model)
     potential = Potential.load(model, head=first["heads"][0])
     with safe_open(model, framework="numpy") as tensors:
-        shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]
+        shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys() if not name.startswith("uncertainty.")]
     document = {
         "file": str(model),
         "bytes": model.stat().st_size,
@@ -29,6 +29,7 @@ def info(model: common.ModelFile, as_json: common.Json = False) -> None:
         "tensors": len(shapes),
         "backend": potential.backend,
         "sha256": first["sha256"],
+        "uncertainty": {"members": potential.members, **potential.uncertainty} if potential.members else {"members": 0, "why": potential.no_uncertainty},
         "provenance": potential.provenance,
         "architecture": potential.architecture,
     }
@@ -47,6 +48,7 @@ def info(model: common.ModelFile, as_json: common.Json = False) -> None:
     table.add_row("weights", f"{document['parameters']:,} numbers in {document['tensors']} tensors, {document['bytes'] / 1e6:.1f} MB")
     table.add_row("runs on", document["backend"])
     table.add_row("sha256", document["sha256"])
+    table.add_row("uncertainty", _uncertainty(document["uncertainty"]))
     for key, value in _training_rows(document["provenance"].get("training")):
         table.add_row(key, value)
     for key, value in document["provenance"].items():
@@ -54,6 +56,14 @@ def info(model: common.ModelFile, as_json: common.Json = False) -> None:
             continue
         table.add_row(str(key), value if isinstance(value, str) else json.dumps(value))
     common.console().print(table)
+
+
+def _uncertainty(detectors: dict) -> str:
+    if not detectors["members"]:
+        return f"none: {detectors['why']}"
+    fitted, again = detectors["fitted"], detectors.get("recalibrated")
+    text = f"{detectors['members']} members, head {detectors['head']}, fitted to {fitted['train']} and calibrated on {fitted['held_out']} configurations"
+    return text + (f", then on {again['held_out']}" if again else "")
 
 
 def _training_rows(training) -> list[tuple[str, str]]:

@@ -33,12 +33,11 @@ def relax(
     from ase.filters import FrechetCellFilter
     from ase.optimize import FIRE, BFGSLineSearch
 
-    from adatom import AdatomCalculator
-
     atoms = common.read_structures(file, "-1")[0]
     if cell and not atoms.pbc.all():
         raise ValueError(f"--cell needs a cell that is periodic along all three vectors; {file} has pbc = {atoms.pbc.tolist()}")
-    atoms.calc = AdatomCalculator(common.load(model, device, dtype, threads, head))
+    _check_output(output)
+    atoms.calc = _watched(common.load(model, device, dtype, threads, head))
     initial = atoms.get_potential_energy()
     # Both only go downhill. BFGS takes far fewer steps but holds a dense matrix of 3N x 3N
     method = BFGSLineSearch if len(atoms) <= 1000 else FIRE
@@ -62,6 +61,8 @@ def relax(
         "fmax": float(np.linalg.norm(atoms.get_forces(), axis=1).max(initial=0.0)),
         "output": str(output),
     }
+    if "distances" in atoms.calc.results:
+        document["largest_distance"] = float(atoms.calc.results["distances"].max(initial=0.0))
     if cell:
         document["stress"] = atoms.get_stress().tolist()
         document["volume"] = atoms.get_volume()
@@ -71,5 +72,46 @@ def relax(
         verdict = "converged" if converged else "not converged"
         typer.echo(f"{verdict} after {document['steps']} steps: E = {document['energy']:.6f} eV ({document['energy'] - initial:+.6f} eV), ")
         typer.echo(f"largest force {document['fmax']:.5f} eV/angstrom; written to {output}")
+        if (distance := document.get("largest_distance", 0.0)) > 1:
+            typer.echo(f"distance from the training data up to {distance:.1f}: beyond 1 it is extrapolation (docs/uncertainty.md)")
     if not converged:
         raise typer.Exit(2)
+
+
+def _check_output(output: Path) -> None:
+    """What cannot be written had better be known before the work."""
+    from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+
+    if not output.absolute().parent.is_dir():
+        raise ValueError(f"there is no folder {output.absolute().parent} for {output}")
+    try:
+        known = ioformats.get(filetype(str(output), read=False))
+    except UnknownFileTypeError:
+        known = None
+    if known is None or not known.can_write:
+        raise ValueError(f"{output}: ASE writes no format of that suffix; .extxyz, .cif, .vasp and .traj are some that it does")
+
+
+def _watched(potential):
+    """A calculator that ends a relaxation which falls into a hole of the potential: a line search may not come to an end in one."""
+    import numpy as np
+
+    from adatom import AdatomCalculator
+
+    class Watched(AdatomCalculator):
+        most = 0.0  # eV/angstrom
+
+        def calculate(self, *arguments, **options):
+            super().calculate(*arguments, **options)
+            largest = np.abs(self.results["forces"]).max(initial=0.0)
+            self.most = self.most or max(1e4, 1e3 * largest)  # downhill, forces do not grow for long
+            if largest < self.most:
+                return
+            atom = int(np.argmax(np.abs(self.results["forces"]).max(1)))
+            far = f", {self.results['distances'][atom]:.3g} times as far from the training data as these go" if "distances" in self.results else ""
+            raise RuntimeError(
+                f"the relaxation fell into a hole of the potential: a force of {largest:.3g} eV/angstrom on atom {atom} (from 0){far}. "
+                "It means nothing there: begin with a structure whose atoms are not as close"
+            )
+
+    return Watched(potential)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
@@ -48,9 +49,11 @@ def fit(
         raise ValueError(f"members = {members}: an ensemble needs at least 2")
     potential = Potential.load(model, head=head, threads=threads)
     labelled = _check_labels(held_out)
+    _check_copies(train, labelled)
     rng = np.random.default_rng(seed)
     elements = list(potential.elements)
     spread = _gather(potential, elements, train, rng, lambda k: progress(k, len(train) + len(labelled)))
+    _check_elements(labelled, {z for z, known in zip(elements, spread.known) if known})
     mean, whitening = spread.whitening()
 
     predictions = []
@@ -104,7 +107,11 @@ def recalibrate(model: str | PathLike[str], held_out: Iterable[Atoms], output: s
     from adatom.uncertainty.judging import judge
 
     potential = Potential.load(model, threads=threads)
+    held_out = list(held_out)
     seen = judge(potential, held_out)
+    if not np.isfinite(seen.distances).all():
+        unknown = {z for a, d in zip(held_out, np.split(seen.distances, np.flatnonzero(np.diff(seen.frame)) + 1)) for z in a.numbers[~np.isfinite(d)]}
+        _check_elements(held_out, set(potential.elements) - unknown)
     force_ratio = (np.abs(seen.force_errors) / seen.force_std[:, None]).ravel()
     energy_ratio = np.abs(seen.energy_errors) / seen.energy_std
     factors = {"forces": float(np.sqrt((force_ratio**2).mean())), "energies": float(np.sqrt((energy_ratio**2).mean()))}
@@ -144,6 +151,29 @@ def _check_labels(frames: list) -> list:
         if results.get("energy") is None or results.get("forces") is None:
             raise ValueError(f"configuration {k} of the held-out ones lacks an energy or forces: calibration compares with both")
     return frames
+
+
+def _check_elements(frames: list, known: set) -> None:
+    from ase.data import chemical_symbols
+
+    unknown = sorted(set(np.concatenate([a.numbers for a in frames])) - known)
+    if unknown:
+        names = ", ".join(chemical_symbols[z] for z in unknown)
+        raise ValueError(f"held-out configurations with {names}, which the training data lack: leave them out, or train with some of the kind")
+
+
+def _check_copies(train: list, held_out: list) -> None:
+    """Errors on what was trained on say nothing."""
+
+    def key(atoms):
+        return atoms.numbers.tobytes(), np.round(atoms.positions, 6).tobytes(), np.round(atoms.cell.array, 6).tobytes()
+
+    seen = {key(a) for a in train}
+    copies = sum(key(a) in seen for a in held_out)
+    if copies == len(held_out):
+        raise ValueError("all held-out configurations are among the training data, whose errors are smaller than others: give some that were not trained on")
+    if copies:
+        warnings.warn(f"{copies} of {len(held_out)} held-out configurations are among the training data: predicted errors come out too small", stacklevel=3)
 
 
 class _Spread:
@@ -219,12 +249,13 @@ def _logs(y, added, bands) -> NDArray:
 
 
 def _fit_energies(errors, variances, sizes) -> tuple[float, float]:
-    """alpha and noise of the most likely N(0, alpha^2 variance + noise^2 atoms)."""
+    """alpha and noise of the most likely N(0, alpha^2 variance + noise^2 atoms). A log-normal prior of width 1 draws alpha to what explains all errors: a few
+    held-out energies often fit best with none at all, and the ensemble would see nothing anywhere."""
     from scipy.optimize import minimize
 
     def loss(log):
         total = np.exp(2 * log[0]) * variances + np.exp(2 * log[1]) * sizes
-        return 0.5 * np.sum(np.log(total) + errors**2 / total)
+        return 0.5 * np.sum(np.log(total) + errors**2 / total) + 0.5 * (log[0] - np.log(alpha)) ** 2
 
     rms = np.sqrt(np.mean(errors**2 / sizes)) + 1e-12
     alpha = np.sqrt(np.mean(errors**2) / max(np.mean(variances), 1e-30)) + 1e-12

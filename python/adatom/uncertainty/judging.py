@@ -96,7 +96,8 @@ def auroc(inside, outside) -> float:
 
 
 def table(judgements: dict[str, Judgement]) -> list[dict]:
-    """A row of numbers for each set; AUROC of configurations against the first set."""
+    """A row of numbers for each set; AUROC of configurations against the first set, which has none itself. Where a set has elements that the detectors do not
+    know, their predicted errors are infinite."""
     inside = next(iter(judgements.values()))
     scores = inside.scores()
     rows = []
@@ -106,10 +107,9 @@ def table(judgements: dict[str, Judgement]) -> list[dict]:
             "force_std": float(np.sqrt((j.force_std**2).mean())), "force_spearman": j.force_spearman(),
             "force_coverage": dict(zip(map(str, j.levels), j.force_coverage())), "energy_rmse": float(np.sqrt((j.energy_errors**2).mean())),
             "energy_std": float(np.sqrt((j.energy_std**2).mean())), "energy_coverage": dict(zip(map(str, j.levels), j.energy_coverage())),
-            "auroc": {
-                **{score: auroc(scores[score], values) for score, values in j.scores().items()},
-                "together": auroc(inside.combined_scores(inside), j.combined_scores(inside)),
-            },
         }  # fmt: skip
+        if j is not inside:
+            row["auroc"] = {score: auroc(scores[score], values) for score, values in j.scores().items()}
+            row["auroc"]["together"] = auroc(inside.combined_scores(inside), j.combined_scores(inside))
         rows.append(row)
     return rows
