@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "fix_guard.hpp"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <set>
 
 #include "adatom/elements.hpp"
 #include "pair_adatom.hpp"
@@ -18,6 +23,41 @@
 #include <update.h>
 
 namespace LAMMPS_NS {
+namespace {
+
+/// Why a frame is not in the file: it could not be opened, or not be written; empty if it is there.
+struct Trouble {
+  std::string opening, writing;
+};
+
+/// To the end of a file in one write, so that a run that is killed leaves whole frames. Where there is no space, the file gets its old length again.
+Trouble append(const std::string& name, const std::string& text) {
+  const int file = ::open(name.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+  if (file < 0) return {std::strerror(errno), ""};
+  struct stat before = {};
+  const bool regular = ::fstat(file, &before) == 0 && S_ISREG(before.st_mode);
+  int error = 0;
+  for (std::size_t done = 0; done < text.size() && !error;) {
+    const ssize_t n = ::write(file, text.data() + done, text.size() - done);
+    if (n >= 0)
+      done += static_cast<std::size_t>(n);
+    else if (errno != EINTR)
+      error = errno;
+  }
+  if (::close(file) != 0 && !error) error = errno;  // some file systems report a full disk only here
+  if (!error) return {};
+  const std::string why = std::strerror(error);
+  if (regular && ::truncate(name.c_str(), before.st_size) != 0) return {"", why + "; its last frame is incomplete: take it out"};
+  return {"", why};
+}
+
+bool same(const std::array<double, 10>& a, const std::array<double, 10>& b) {
+  for (int k = 0; k < 10; ++k)
+    if (!(std::abs(a[k] - b[k]) <= 1e-12 * (k < 4 ? std::max(a[3], b[3]) : std::abs(a[k])))) return false;
+  return true;
+}
+
+}  // namespace
 
 FixGuard::FixGuard(LAMMPS* lammps, int narg, char** arg) : Fix(lammps, narg, arg) {
   if (narg < 4)
@@ -25,11 +65,12 @@ FixGuard::FixGuard(LAMMPS* lammps, int narg, char** arg) : Fix(lammps, narg, arg
                "fix adatom/guard has the form 'fix ID group adatom/guard N [distance X] [force X] [energy X] [action A] [file F] [collect X] [novelty X]'");
   nevery = utils::inumeric(FLERR, arg[3], false, lmp);
   if (nevery < 1) error->all(FLERR, "fix adatom/guard: N is '" + std::string(arg[3]) + "', expected a number of steps from 1 on");
-  bool novelty_given = false;
+  std::set<std::string> given;
   for (int k = 4; k < narg; k += 2) {
     const std::string key = arg[k];
     if (k + 1 == narg) error->all(FLERR, "fix adatom/guard: '" + key + "' at the end of the command has no value");
     const std::string value = arg[k + 1];
+    if (!given.insert(key).second) error->all(FLERR, "fix adatom/guard: '" + key + "' is given twice: give it once");
     const auto positive = [&] {
       const double x = utils::numeric(FLERR, value, false, lmp);
       if (!(x > 0.0)) error->all(FLERR, "fix adatom/guard: " + key + " is '" + value + "', expected a number above zero");
@@ -43,7 +84,6 @@ FixGuard::FixGuard(LAMMPS* lammps, int narg, char** arg) : Fix(lammps, narg, arg
       energy_ = positive();
     } else if (key == "novelty") {
       novelty_ = positive();
-      novelty_given = true;
     } else if (key == "collect") {
       collect_ = positive();
     } else if (key == "file") {
@@ -67,7 +107,7 @@ FixGuard::FixGuard(LAMMPS* lammps, int narg, char** arg) : Fix(lammps, narg, arg
   if (!std::isinf(collect_) && collect_ >= distance_)
     error->all(FLERR, fmt::format("fix adatom/guard: collect is {}, not below the threshold of distance, {}: such configurations go to the file anyway",
                                   collect_, distance_));
-  if (novelty_given && file_.empty()) error->all(FLERR, "fix adatom/guard: novelty says which configurations go to a file, but there is no file");
+  if (given.count("novelty") && file_.empty()) error->all(FLERR, "fix adatom/guard: novelty says which configurations go to a file, but there is no file");
   scalar_flag = vector_flag = 1;
   size_vector = 6;
   extscalar = extvector = 0;
@@ -79,8 +119,9 @@ int FixGuard::setmask() { return FixConst::END_OF_STEP | FixConst::MIN_POST_FORC
 
 void FixGuard::init() { pair_ = PairAdatom::with_uncertainty(lmp, "fix adatom/guard"); }
 
+/// Once a step: a line search evaluates several configurations, of which the first is checked.
 void FixGuard::min_post_force(int) {
-  if (update->ntimestep % nevery == 0) check();
+  if (update->ntimestep % nevery == 0 && update->ntimestep != last_check_) check();
 }
 
 /// Trips, configurations written, energy, force and distance at the last check, step of the last trip.
@@ -89,76 +130,127 @@ double FixGuard::compute_vector(int k) {
   return values[k];
 }
 
-/// Collective. The first own atom with the largest value; of several ranks the atom with the lowest tag.
-FixGuard::Worst FixGuard::worst_by(const std::vector<double>& values) const {
+/// Collective. The atom with the largest value (`finite`: of those that are), of several the one with the lowest tag.
+FixGuard::Worst FixGuard::worst_by(const std::vector<double>& values, bool finite) const {
   Worst worst;
-  for (int i = 0; i < atom->nlocal; ++i)
-    if ((atom->mask[i] & groupbit) && (worst.own < 0 || values[i] > worst.value)) worst = {values[i], 0, i, 0};
+  const auto tag_of = [this](int i) { return static_cast<bigint>(atom->tag_enable ? atom->tag[i] : i + 1); };
+  for (int i = 0; i < atom->nlocal; ++i) {
+    if (!(atom->mask[i] & groupbit) || !pair_->atomic_number(i) || (finite && std::isinf(values[i]))) continue;
+    if (worst.own < 0 || values[i] > worst.value || (values[i] == worst.value && tag_of(i) < tag_of(worst.own))) worst = {values[i], 0, i, 0};
+  }
   const double mine = worst.own < 0 ? -1.0 : worst.value;
   MPI_Allreduce(&mine, &worst.value, 1, MPI_DOUBLE, MPI_MAX, world);
   const bool candidate = worst.own >= 0 && mine == worst.value;
-  const int rank = candidate ? comm->me : comm->nprocs;
+  bigint tag = candidate ? tag_of(worst.own) : MAXBIGINT;
+  const bigint my_tag = tag;
+  MPI_Allreduce(&my_tag, &tag, 1, MPI_LMP_BIGINT, MPI_MIN, world);
+  const int rank = candidate && my_tag == tag ? comm->me : comm->nprocs;
   int owner;
   MPI_Allreduce(&rank, &owner, 1, MPI_INT, MPI_MIN, world);
   if (owner != comm->me) worst.own = -1;
-  if (owner == comm->nprocs) return {};  // the group is empty
-  bigint tag = worst.own >= 0 ? (atom->tag_enable ? atom->tag[worst.own] : worst.own + 1) : 0;
+  if (owner == comm->nprocs) return {};  // there is none
   int element = worst.own >= 0 ? pair_->atomic_number(worst.own) : 0;
-  MPI_Bcast(&tag, 1, MPI_LMP_BIGINT, owner, world);
   MPI_Bcast(&element, 1, MPI_INT, owner, world);
   worst.tag = static_cast<tagint>(tag);
   worst.element = element;
   return worst;
 }
 
+/// Collective. Two configurations that differ have different ones; the order of atoms, their ranks and their periodic images change them by rounding only.
+/// Three sums of coordinates, each with a weight of the atom's own; the sum of their magnitudes; the box along periodic directions.
+std::array<double, 10> FixGuard::fingerprint() const {
+  std::array<double, 4> mine = {}, sums = {};
+  for (int i = 0; i < atom->nlocal; ++i) {
+    double r[3], unused;
+    domain->unmap(atom->x[i], atom->image[i], r);
+    const double weight =
+        1.0 + std::modf(0.6180339887498949 * static_cast<double>(atom->tag_enable ? atom->tag[i] : 0) + 0.4142135623730951 * atom->type[i], &unused);
+    for (int k = 0; k < 3; ++k) mine[k] += weight * r[k], mine[3] += std::abs(weight * r[k]);
+  }
+  MPI_Allreduce(mine.data(), sums.data(), 4, MPI_DOUBLE, MPI_SUM, world);
+  return {sums[0],
+          sums[1],
+          sums[2],
+          sums[3],
+          domain->xperiodic ? domain->xprd : 0.0,
+          domain->yperiodic ? domain->yprd : 0.0,
+          domain->zperiodic ? domain->zprd : 0.0,
+          domain->xy,
+          domain->xz,
+          domain->yz};
+}
+
+/// The first configuration of a run is as a rule the last one of the run before, or of the one that wrote the restart file: what was done about it is not
+/// done again. Atoms may have been displaced in between.
 void FixGuard::check() {
-  if (update->ntimestep == last_check_ && update->whichflag == 1) return;  // the first step of a second run
+  const auto now = fingerprint();
+  const bool again = update->ntimestep == last_check_ && same(now, checked_);
   last_check_ = update->ntimestep;
+  checked_ = now;
   const auto& u = pair_->uncertainty();
   if (u.step != update->ntimestep) error->all(FLERR, "fix adatom/guard: no uncertainties for step " + std::to_string(update->ntimestep));
   const Worst by_force = worst_by(u.force_std), by_distance = worst_by(u.distances);
   last_[0] = u.energy_std, last_[1] = by_force.value, last_[2] = by_distance.value;
-  const bool far = last_[2] > distance_, unsure = last_[1] > force_, unsure_of_energy = last_[0] > energy_;
-  if (!(far || unsure || unsure_of_energy)) {
-    if (last_[2] > collect_ && is_new(by_distance)) write_frame(fmt::format("distance {:.3g} of atom {} > {:.3g}", last_[2], by_distance.tag, collect_));
+  if (again && acted_) return;
+  const bool far = last_[2] > distance_, unsure = last_[1] > force_, unsure_of_energy = last_[0] > energy_, tripped = far || unsure || unsure_of_energy;
+  acted_ = tripped || last_[2] > collect_;
+  if (!tripped) {
+    if (acted_) keep(by_distance, u.distances, fmt::format("distance {:.3g} of atom {} > {:.3g}", last_[2], by_distance.tag, collect_));
     return;
   }
   ++trips_;
   last_trip_ = update->ntimestep;
-  const Worst& worst = far || !unsure ? by_distance : by_force;
   std::string why;
   const auto add = [&](const std::string& what) { why += (why.empty() ? "" : ", ") + what; };
   if (far) add(fmt::format("distance {:.3g} of atom {} > {:.3g}", last_[2], by_distance.tag, distance_));
   if (unsure) add(fmt::format("force std {:.3g} of atom {} > {:.3g}", last_[1], by_force.tag, force_));
   if (unsure_of_energy) add(fmt::format("energy std {:.3g} > {:.3g}", last_[0], energy_));
   if (comm->me == 0 && action_ != Action::none)
-    error->warning(FLERR, fmt::format("fix adatom/guard: step {}: {}{}", update->ntimestep, why, action_ == Action::halt ? "; halting the run" : ""));
-  if (!file_.empty() && is_new(worst)) write_frame(why);
+    error->warning(FLERR, fmt::format("fix adatom/guard: step {}: {}{}", update->ntimestep, why,
+                                      action_ == Action::halt ? "; halting the run (later runs do no step before 'timer timeout off')" : ""));
+  if (!file_.empty()) {
+    if (far || !unsure)
+      keep(by_distance, u.distances, why);
+    else
+      keep(by_force, u.force_std, why);
+  }
   if (action_ == Action::halt) timer->force_timeout();
 }
 
-/// Collective. Compares the whitened features of the worst atom with those of earlier frames, in the units of distances.
-bool FixGuard::is_new(const Worst& worst) {
-  Seen now{worst.element, pair_->whitened(worst.own)};  // empty but on its owner
+/// Collective. Writes the configuration unless its worst atom is about where that of an earlier frame was: compares whitened features, in the units of
+/// distances. Elements that the detectors do not know have infinite values and no such features: then the worst atom with a finite value is compared, with
+/// frames in which the same element was unknown.
+void FixGuard::keep(Worst worst, const std::vector<double>& values, const std::string& why) {
+  Seen now;
+  if (std::isinf(worst.value)) {
+    now.unknown = worst.element;
+    worst = worst_by(values, true);
+  }
+  now.element = worst.element;
+  now.whitened = pair_->whitened(worst.own);  // empty but on its owner
   const int mine = now.whitened.empty() ? comm->nprocs : comm->me;
   int owner, size = static_cast<int>(now.whitened.size());
   MPI_Allreduce(&mine, &owner, 1, MPI_INT, MPI_MIN, world);
-  if (owner == comm->nprocs) return true;  // no atom to compare with
-  MPI_Bcast(&size, 1, MPI_INT, owner, world);
-  now.whitened.resize(size);
-  MPI_Bcast(now.whitened.data(), size, MPI_DOUBLE, owner, world);
+  if (owner < comm->nprocs) {
+    MPI_Bcast(&size, 1, MPI_INT, owner, world);
+    now.whitened.resize(size);
+    MPI_Bcast(now.whitened.data(), size, MPI_DOUBLE, owner, world);
+  }
+  const bool comparable = size > 0 || now.unknown;  // else the group is empty
   for (const Seen& other : seen_) {
-    if (other.element != now.element || other.whitened.size() != now.whitened.size()) continue;
+    if (!comparable || other.unknown != now.unknown || other.element != now.element || other.whitened.size() != now.whitened.size()) continue;
     double square = 0.0;
     for (int k = 0; k < size; ++k) square += (now.whitened[k] - other.whitened[k]) * (now.whitened[k] - other.whitened[k]);
-    if (std::sqrt(square / size) < novelty_) return false;
+    if (std::sqrt(square / std::max(size, 1)) < novelty_) return;
   }
-  seen_.push_back(std::move(now));
-  return true;
+  if (!write_frame(why)) return;  // and it is new the next time
+  ++written_;
+  if (comparable) seen_.push_back(std::move(now));
 }
 
 /// Collective: extended xyz in angstrom and eV, atoms in the order of their tags. Predictions have names that nobody takes for labels.
-void FixGuard::write_frame(const std::string& why) {
+/// Returns whether it is in the file.
+bool FixGuard::write_frame(const std::string& why) {
   constexpr int columns = 10;
   const auto& units = pair_->units();
   const auto& u = pair_->uncertainty();
@@ -179,7 +271,7 @@ void FixGuard::write_frame(const std::string& why) {
   if (comm->me == 0) all.resize(first.back());
   MPI_Gatherv(mine.data(), count, MPI_DOUBLE, all.data(), counts.data(), first.data(), MPI_DOUBLE, 0, world);
 
-  std::string trouble;
+  Trouble trouble;
   if (comm->me == 0) {
     std::vector<const double*> rows;
     for (std::size_t k = 0; k < all.size(); k += columns) rows.push_back(&all[k]);
@@ -194,16 +286,16 @@ void FixGuard::write_frame(const std::string& why) {
     for (const double* r : rows)
       text += fmt::format("{} {:.10g} {:.10g} {:.10g} {:.8g} {:.8g} {:.8g} {:.6g} {:.6g}\n", adatom::element_symbol(static_cast<int>(r[1])), r[2], r[3], r[4],
                           r[5], r[6], r[7], r[8], r[9]);
-    // Appended in one write, so that a run that is killed leaves whole frames.
-    std::FILE* file = std::fopen(file_.c_str(), "a");
-    const bool failed = !file || std::fwrite(text.data(), 1, text.size(), file) != text.size() || std::fflush(file) != 0;
-    if (failed) trouble = std::strerror(errno);
-    if (file && std::fclose(file) != 0 && trouble.empty()) trouble = std::strerror(errno);
+    trouble = append(file_, text);
   }
-  int failed = trouble.empty() ? 0 : 1;
+  int failed = !trouble.opening.empty() ? 2 : !trouble.writing.empty() ? 1 : 0;
   MPI_Bcast(&failed, 1, MPI_INT, 0, world);
-  if (failed) error->all(FLERR, "fix adatom/guard: cannot write to " + file_ + ": " + (trouble.empty() ? "see the first rank's message" : trouble));
-  ++written_;
+  if (failed == 2) error->all(FLERR, "fix adatom/guard: cannot write to " + file_ + ": " + (comm->me == 0 ? trouble.opening : "see the first rank's message"));
+  if (failed && comm->me == 0 && !warned_)
+    error->warning(FLERR, "fix adatom/guard: cannot write to " + file_ + ": " + trouble.writing +
+                              "; the run goes on, and configurations are not kept while this lasts: free some space (this is said once)");
+  warned_ = warned_ || failed;
+  return !failed;
 }
 
 double FixGuard::memory_usage() {
@@ -215,8 +307,12 @@ double FixGuard::memory_usage() {
 // The counts and what was seen go on in a restarted run, so that the file gets no configuration twice.
 void FixGuard::write_restart(FILE* file) {
   if (comm->me) return;
-  std::vector<double> values = {static_cast<double>(trips_), static_cast<double>(written_), static_cast<double>(last_trip_), static_cast<double>(seen_.size())};
+  std::vector<double> values = {static_cast<double>(trips_), static_cast<double>(written_), static_cast<double>(last_trip_), static_cast<double>(last_check_),
+                                static_cast<double>(acted_)};
+  values.insert(values.end(), checked_.begin(), checked_.end());
+  values.push_back(static_cast<double>(seen_.size()));
   for (const Seen& s : seen_) {
+    values.push_back(s.unknown);
     values.push_back(s.element);
     values.push_back(static_cast<double>(s.whitened.size()));
     values.insert(values.end(), s.whitened.begin(), s.whitened.end());
@@ -236,8 +332,13 @@ void FixGuard::restart(char* buffer) {
   trips_ = static_cast<bigint>(next());
   written_ = static_cast<bigint>(next());
   last_trip_ = static_cast<bigint>(next());
+  last_check_ = static_cast<bigint>(next());
+  acted_ = next() != 0.0;
+  for (double& x : checked_) x = next();
   for (auto n = static_cast<std::size_t>(next()); n > 0; --n) {
-    Seen s{static_cast<int>(next()), {}};
+    Seen s;
+    s.unknown = static_cast<int>(next());
+    s.element = static_cast<int>(next());
     s.whitened.resize(static_cast<std::size_t>(next()));
     for (double& x : s.whitened) x = next();
     seen_.push_back(std::move(s));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #pragma once
+#include <array>
 #include <limits>
 #include <string>
 #include <vector>
@@ -12,9 +13,10 @@ class PairAdatom;
 
 /// fix ID group adatom/guard N [distance X] [force X] [energy X] [action none|warn|halt] [file FILE] [collect X] [novelty X]
 ///
-/// Every N steps (and before the first) compares the uncertainties with thresholds: the largest distance and the largest standard deviation of a force
+/// Every N steps, and at the beginning of a run, compares the uncertainties with thresholds: the largest distance and the largest standard deviation of a force
 /// component over the group's atoms, the standard deviation of the energy. Where one is exceeded: a warning, or a soft halt as that of fix halt; and the
-/// configuration goes to the end of FILE, unless the atom that is farthest out is about where that of an earlier one was (novelty). So do those with a largest distance above `collect`.
+/// configuration goes to the end of FILE, unless the atom that is farthest out is about where that of an earlier one was (novelty). So do those with a
+/// largest distance above `collect`.
 class FixGuard final : public Fix {
  public:
   FixGuard(LAMMPS* lammps, int narg, char** arg);
@@ -43,14 +45,16 @@ class FixGuard final : public Fix {
     int element = 0;  // atomic number
   };
   struct Seen {
-    int element;
+    int unknown = 0;  // atomic number of the worst atom where its value is infinite; the rest is then of the worst finite one
+    int element = 0;
     std::vector<double> whitened;
   };
 
   void check();
-  Worst worst_by(const std::vector<double>& values) const;
-  bool is_new(const Worst& worst);
-  void write_frame(const std::string& why);
+  Worst worst_by(const std::vector<double>& values, bool finite = false) const;
+  std::array<double, 10> fingerprint() const;
+  void keep(Worst worst, const std::vector<double>& values, const std::string& why);
+  bool write_frame(const std::string& why);
 
   Action action_ = Action::warn;
   double distance_ = std::numeric_limits<double>::infinity(), force_ = distance_, energy_ = distance_, collect_ = distance_;  // thresholds
@@ -59,8 +63,11 @@ class FixGuard final : public Fix {
 
   PairAdatom* pair_ = nullptr;
   bigint trips_ = 0, written_ = 0, last_trip_ = -1, last_check_ = -1;
-  double last_[3] = {0.0, 0.0, 0.0};  // energy, force, distance at the last check
-  std::vector<Seen> seen_;            // of frames in the file
+  std::array<double, 10> checked_ = {};  // fingerprint of the configuration of the last check
+  bool acted_ = false;                   // whether that was a trip, or was collected
+  bool warned_ = false;                  // of a file that cannot be written
+  double last_[3] = {0.0, 0.0, 0.0};     // energy, force, distance at the last check
+  std::vector<Seen> seen_;               // of frames in the file
 };
 
 }  // namespace LAMMPS_NS

@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "adatom/elements.hpp"
+#include "atomic_weights.hpp"
 
 #include <atom.h>
 #include <comm.h>
@@ -112,6 +113,7 @@ void PairAdatom::coeff(int narg, char** arg) {
     error->all(FLERR, "pair_coeff for adatom maps every atom type to NULL: name the element of at least one, or leave the style out");
   file_ = arg[2];
   numbers_ = numbers;
+  masses_are_checked_ = false;
   stop_all(load());
   map_types();
 }
@@ -190,6 +192,7 @@ void PairAdatom::init_style() {
     error->all(FLERR, std::string(e.what()));
   }
   check_exclusions();
+  check_masses();
   if (!potential_) stop_all(load());
   potential_->set_threads(options_.threads ? options_.threads : comm->nthreads);
   neighbor->add_request(this, NeighConst::REQ_FULL);
@@ -216,6 +219,26 @@ void PairAdatom::check_exclusions() {
                           "'neigh_modify exclude none' (to hold atoms fixed, use fix setforce or leave them out of the time integration)");
   if (neighbor->includegroup)
     error->all(FLERR, "'neigh_modify include' takes pairs out of the neighbour list that pair style adatom needs: use 'neigh_modify include all'");
+}
+
+/// A mass that does not fit the element points at elements in the wrong order. Only a warning: masses may be chosen freely (repartitioned to hydrogen, or
+/// for sampling). Once for a pair_coeff.
+void PairAdatom::check_masses() {
+  if (masses_are_checked_ || !atom->mass || atom->rmass_flag) return;
+  masses_are_checked_ = true;
+  const std::string style = update->unit_style;
+  const double u = style == "si" ? 1.66053907e-27 : style == "cgs" ? 1.66053907e-24 : style == "micro" ? 1.66053907e-12 : style == "nano" ? 1.66053907e-6 : 1.0;
+  std::string what;
+  for (int type = 1; type <= atom->ntypes; ++type) {
+    if (!numbers_[type] || !atom->mass_setflag[type]) continue;
+    const std::string odd = adatom_lammps::odd_mass(numbers_[type], atom->mass[type] / u);
+    if (!odd.empty())
+      what += fmt::format("{}type {} is {} (atomic weight {:g}), but has mass {:g}, {}", what.empty() ? "" : "; ", type, adatom::element_symbol(numbers_[type]),
+                          adatom_lammps::atomic_weights[numbers_[type]], atom->mass[type] / u, odd);
+  }
+  if (!what.empty() && comm->me == 0)
+    error->warning(FLERR, "pair style adatom: atom " + what +
+                              ". Forces are those of the element: check the order of elements in pair_coeff, unless such masses are meant");
 }
 
 void PairAdatom::check_special_bonds() {

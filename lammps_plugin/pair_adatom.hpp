@@ -66,6 +66,7 @@ class PairAdatom final : public Pair {
   void choose_device();
   void report_matmul(const adatom::Graph& graph);
   void check_exclusions();
+  void check_masses();
   void rebuild_graph();
   std::string update_positions();
   void agree(int node, const std::string& what);
@@ -87,6 +88,7 @@ class PairAdatom final : public Pair {
   // coefficients
   std::string file_;          // as in pair_coeff
   std::vector<int> numbers_;  // [ntypes + 1] atomic number of a type, 0 for NULL
+  bool masses_are_checked_ = false;
 
   std::optional<adatom::Potential> potential_;
   std::vector<int> species_;      // [ntypes + 1] of a type, -1 for NULL

@@ -8,10 +8,17 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 
 namespace adatom {
 
 AtomicFile::AtomicFile(const std::filesystem::path& target) : target_(target) {
+  std::error_code unreadable;  // then opening says why
+  const std::filesystem::file_status status = std::filesystem::status(target_, unreadable);
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
+    throw std::runtime_error("cannot write '" + target_.string() + "': it exists and is " +
+                             (std::filesystem::is_directory(status) ? "a folder" : "no regular file (a device, pipe or socket)") +
+                             ", which would be replaced; nothing was changed: give the name of a file");
   // O_EXCL never opens a file that another process is writing; the count passes over leftovers of a killed one with our process number.
   for (int attempt = 0; descriptor_ < 0; ++attempt) {
     temporary_ = target_;

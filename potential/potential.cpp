@@ -31,10 +31,10 @@ std::string quoted(const std::vector<std::string>& names) {
 int find_head(const std::vector<std::string>& heads, const std::string& head) {
   if (head.empty()) {
     if (heads.size() == 1) return 0;
-    throw std::invalid_argument("the model has several heads and none was chosen: set LoadOptions::head to one of " + quoted(heads));
+    throw std::invalid_argument("the model has several heads and none was chosen: set head to one of " + quoted(heads));
   }
   const auto found = std::find(heads.begin(), heads.end(), head);
-  if (found == heads.end()) throw std::invalid_argument("the model has no head '" + head + "': set LoadOptions::head to one of " + quoted(heads));
+  if (found == heads.end()) throw std::invalid_argument("the model has no head '" + head + "': set head to one of " + quoted(heads));
   return static_cast<int>(found - heads.begin());
 }
 
@@ -42,7 +42,7 @@ int find_head(const std::vector<std::string>& heads, const std::string& head) {
 std::vector<int> find_kept(const std::vector<int>& elements, const std::vector<int>& wanted) {
   for (const int z : wanted)
     if (std::find(elements.begin(), elements.end(), z) == elements.end())
-      throw std::invalid_argument("LoadOptions::elements asks for " + element_names({z}) + ", but the model has only " + element_names(elements));
+      throw std::invalid_argument("the element " + element_names({z}) + " was asked for, but the model has only " + element_names(elements));
   std::vector<int> kept;
   for (std::size_t k = 0; k < elements.size(); ++k)
     if (wanted.empty() || std::find(wanted.begin(), wanted.end(), elements[k]) != wanted.end()) kept.push_back(static_cast<int>(k));
@@ -162,8 +162,10 @@ struct Potential::Implementation {
   }
 
   [[noreturn]] void fail_unknown(int z, const std::string& whose) const {
-    throw std::invalid_argument("the model has no element " + element_names({z}) + whose + "; it has " + element_names(info.elements) +
-                                ": use a model that was trained on it, or load this one without restricting LoadOptions::elements");
+    const bool left_out = std::find(file.elements.begin(), file.elements.end(), z) != file.elements.end();
+    throw std::invalid_argument(
+        "the model has no element " + element_names({z}) + whose + "; it has " + element_names(info.elements) +
+        (left_out ? " since it was loaded with these elements only: load it with all that are needed" : ": use a model that was trained on it"));
   }
 
   /// `where`: appended to the atom in messages.

@@ -131,3 +131,24 @@ def test_bonds_without_exclusions(lmp, special):
     bonded = lmp.run_script(MOLECULE.format(special=special, bond=BOND, model=lmp.model))
     free = lmp.run_script(MOLECULE.format(special="", bond="", model=lmp.model))
     assert bonded.thermo[0]["PotEng"] == pytest.approx(free.thermo[0]["PotEng"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "masses, units, said",
+    [
+        ("mass 1 63.546", "metal", ""),
+        ("mass 1 58.693", "metal", "type 1 is Cu (atomic weight 63.546), but has mass 58.693, which is that of Ni"),
+        ("mass 1 63.546\nmass 2 12.011\nmass 3 15.999", "real", "type 2 is O (atomic weight 15.999), but has mass 12.011, which is that of C; type 3 is C"),
+        ("mass 1 65.0\nmass 2 18.0\nmass 3 13.0034", "metal", ""),  # isotopes
+        ("mass 2 30.0", "metal", "type 2 is O (atomic weight 15.999), but has mass 30, which is far from it"),
+        ("mass * 1.0552e-25\nmass 2 2.6567e-26\nmass 3 1.9945e-26", "si", ""),
+        ("mass 1 9.746e-26\nmass 2 2.6567e-26\nmass 3 1.9945e-26", "si", "has mass 58.69"),
+    ],
+)
+def test_masses(lmp, masses, units, said):
+    """A warning, once, where a mass is not that of the element."""
+    scale = {"si": 1e-10}.get(units, 1.0)
+    run = lmp.run(structures.crystal(), ("neighbor 1e-10 bin\n" if units == "si" else "") + masses + "\nrun 0\nrun 0", ranks=2 if said else 1, units=units, scale=scale)
+    warnings = [line for line in run.log.splitlines() if "pair style adatom: atom type" in line]
+    assert len(warnings) == bool(said)
+    assert all(said in warning for warning in warnings)

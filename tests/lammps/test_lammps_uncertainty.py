@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
 """compute adatom/uncertainty and fix adatom/guard."""
+import subprocess
+import sys
+
 import ase.io
 import lammps_structures as structures
 import numpy as np
@@ -160,7 +163,73 @@ def test_guard_remembers_over_a_restart(lmp):
     run = lmp.run_script(script, ranks=2)
     assert len(ase.io.read(lmp.folder / "caught.xyz", ":")) == before
     assert table(run.log)[-1]["f_g[2]"] == before
-    assert table(run.log)[-1]["f_g[1]"] > 6
+    assert table(run.log)[-1]["f_g[1]"] == 11  # steps 0 to 10: that of the restart file was counted by the run before
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_guard_checks_what_a_run_begins_with(lmp, uncertain, ranks):
+    """Displaced atoms are another configuration on the same step; the same configuration counts once."""
+    atoms = structures.crystal()
+    limit = 1.5 * uncertain(atoms).distances.max()
+    commands = f"fix g all adatom/guard 1 distance {limit} action {{}} file {{}}\nfix move all nve\nthermo_style custom step atoms f_g[1] f_g[5]\n"
+    begin = "group one id 3\nrun 0\nrun 0\ndisplace_atoms one move 0.4 0.3 0.2\n"
+    run = lmp.run(atoms, commands.format("warn", "caught.xyz") + begin + "run 0\nrun 0\nrun 0 pre no", ranks=ranks)
+    rows = table(run.log)
+    assert [row["f_g[1]"] for row in rows] == [0, 0, 1, 1, 1]
+    caught = ase.io.read(lmp.folder / "caught.xyz")
+    assert rows[2]["f_g[5]"] == pytest.approx(uncertain(caught).distances.max(), rel=1e-4) and rows[2]["f_g[5]"] > limit > rows[1]["f_g[5]"]
+    run = lmp.run(atoms, commands.format("halt", "halted.xyz") + begin + "run 5", ranks=ranks)
+    assert "halting the run" in run.log and "timer timeout off" in run.log
+    assert table(run.log)[-1]["Step"] == 0
+
+
+def test_guard_counts_the_end_of_a_run_once(lmp):
+    """Also where atoms changed images and ranks in between."""
+    commands = "fix g all adatom/guard 1 distance 1e-9 action none\n" + HOT + "thermo_style custom step atoms f_g\nrun 20\nrun 20\nrun 20"
+    assert table(lmp.run(structures.crystal(), commands, ranks=2).log)[-1]["f_g"] == 61
+
+
+def test_after_a_halt(lmp):
+    commands = "fix g all adatom/guard 1 distance 1e-9 action halt\n" + START + "thermo_style custom step atoms f_g\n"
+    run = lmp.run(structures.crystal(), commands + "run 5\nunfix g\nthermo_style custom step atoms pe\nrun 5\ntimer timeout off\nrun 5")
+    assert [row["Step"] for row in table(run.log)] == [0, 0, 0, 1, 2, 3, 4, 5]
+
+
+def test_guard_counts_a_step_of_a_minimisation_once(lmp):
+    commands = "fix g all adatom/guard 1 distance 1e-3 action none file caught.xyz novelty 1e-9\nthermo_style custom step atoms f_g\n"
+    run = lmp.run(structures.small_cell(), commands + "min_style cg\nminimize 0 1e-6 10 1000")
+    rows = table(run.log)
+    assert rows[-1]["Step"] >= 5
+    assert [row["f_g"] for row in rows] == [row["Step"] + 1 for row in rows]
+    assert [frame.info["step"] for frame in ase.io.read(lmp.folder / "caught.xyz", ":")] == list(range(len(rows)))
+
+
+@pytest.fixture(scope="session")
+def knows_copper_only(model, plugin, tmp_path_factory):
+    from adatom import Potential
+    from adatom.uncertainty import fit
+
+    potential = Potential.load(model, dtype="float64", threads=1)
+    rng, atoms = np.random.default_rng(4), structures.crystal()
+    atoms.numbers[:] = 29
+    frames = [labelled(potential, atoms, rng, rng.uniform(0.02, 0.1)) for _ in range(24)]
+    file = tmp_path_factory.mktemp("copper") / "copper.safetensors"
+    fit(model, frames[:16], frames[16:], file, members=8)
+    return file
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("threshold", ["distance 1e6", "force 1e6"])
+def test_guard_keeps_what_is_new_beside_unknown_elements(tmp_path, knows_copper_only, plugin, threshold, ranks):
+    """Oxygen has infinite distances and force deviations: atoms of copper tell configurations apart; without any, the first is kept."""
+    lmp, atoms = Lammps(tmp_path, knows_copper_only, plugin), structures.crystal()
+    commands = f"fix g {{}} adatom/guard 1 {threshold} action none file {{}} novelty {{}}\n" + START + "run 10"
+    lmp.run(atoms, commands.format("all", "all.xyz", 1e-9), ranks=ranks)
+    lmp.run(atoms, commands.format("all", "few.xyz", 1e3), ranks=ranks)
+    lmp.run(atoms, "group oxygen type 2\n" + commands.format("oxygen", "oxygen.xyz", 1e-9), ranks=ranks)
+    count = {name: len(ase.io.read(tmp_path / f"{name}.xyz", ":")) for name in ("all", "few", "oxygen")}
+    assert count == {"all": 11, "few": 1, "oxygen": 1}
+    assert "inf" in ase.io.read(tmp_path / "few.xyz", 0).info["reason"]
 
 
 def test_guard_in_a_minimisation(lmp):
@@ -181,6 +250,8 @@ def test_guard_in_a_minimisation(lmp):
         ("fix g all adatom/guard 1 distance 1 collect 2 file x.xyz", "not below the threshold of distance"),
         ("fix g all adatom/guard 1 distance 1 threshold 2", "unknown keyword 'threshold'"),
         ("fix g all adatom/guard 1 distance", "has no value"),
+        ("fix g all adatom/guard 1 distance 2 distance 1", "'distance' is given twice"),
+        ("fix g all adatom/guard 1 action warn distance 1 action halt", "'action' is given twice"),
         ("fix g all adatom/guard 1 distance 1e-9 file /no/such/folder/caught.xyz\nrun 0", "cannot write to /no/such/folder/caught.xyz"),
         ("compute u all adatom/uncertainty 3", "takes no arguments"),
     ],
@@ -190,9 +261,42 @@ def test_errors(lmp, command, message, ranks):
     assert message in lmp.fails(lmp.script(structures.crystal(), command + "\nrun 0"), ranks=ranks)
 
 
-def test_a_full_disk(lmp):
-    output = lmp.fails(lmp.script(structures.crystal(), "fix g all adatom/guard 1 distance 1e-9 file /dev/full\nrun 0"), ranks=2)
-    assert "cannot write to /dev/full: No space left on device" in output
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_file_that_takes_nothing(lmp, ranks):
+    """The run goes on; said once."""
+    commands = "fix g all adatom/guard 1 distance 1e-9 action none file /dev/full novelty 1e-9\n" + START
+    run = lmp.run(structures.crystal(), commands + "thermo_style custom step atoms f_g[1] f_g[2]\nrun 3", ranks=ranks)
+    assert run.log.count("cannot write to /dev/full: No space left on device") == 1
+    assert table(run.log)[-1]["f_g[1]"] == 4 and table(run.log)[-1]["f_g[2]"] == 0
+
+
+def test_a_full_disk_leaves_whole_frames(lmp):
+    """What does not fit is taken back, and a run with more space goes on behind the last whole frame."""
+    guard = "fix g all adatom/guard 1 distance 1e-9 action none file caught.xyz novelty 1e-9\n" + START
+    script = lmp.script(structures.crystal(), guard + "thermo_style custom step atoms f_g[1] f_g[2]\nrun 9")
+    file, log = lmp.folder / "caught.xyz", lmp.folder / "log.lammps"
+    lmp.run_script(script)
+    frame = file.read_text()[: file.read_text().index("\n32\n") + 1]
+    space = 2 ** 18  # of any file; the log is far smaller
+    before = frame * (space // len(frame) - 2)
+    file.write_text(before)
+    assert space - len(before) > 2 * len(frame) - 100
+    # `lmp` itself, since its wrapper in Python would give the signal back its default action, which is to end the process
+    start = "import lammps, os, resource, signal, sys\n" \
+            "import lammps.executable as e\n" \
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n" \
+            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({space}, {space}))\n" \
+            "os.execv(os.path.join(e.ROOT_DIR, 'lmp'), ['lmp', '-in', 'in.lmp', '-log', 'log.lammps'])\n"
+    process = subprocess.run([sys.executable, "-c", start], cwd=lmp.folder, env=lmp.environment, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
+    assert process.stdout.count("cannot write to caught.xyz: File too large") == 1
+    kept = int(table(log.read_text())[-1]["f_g[2]"])
+    assert 1 <= kept <= 3
+    assert table(log.read_text())[-1]["f_g[1]"] == 10
+    frames = ase.io.read(file, ":")
+    assert len(frames) == space // len(frame) - 2 + kept and file.read_text().startswith(before)
+    lmp.run_script(script)
+    assert len(ase.io.read(file, ":")) == len(frames) + 10
 
 
 @pytest.mark.parametrize("command", ["fix g all adatom/guard 1 distance 1", "compute u all adatom/uncertainty\nfix p all print 1 '$(c_u[1])'"])

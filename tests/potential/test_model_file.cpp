@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -174,6 +175,18 @@ TEST_CASE("model file: the disk is full") {
   CHECK_THAT(message, Contains("cannot write") && Contains("after 100000 bytes") && Contains("nothing was changed: free some space"));
   CHECK(read_bytes(folder / "m") == before);
   CHECK(folder.files() == 1);
+}
+
+TEST_CASE("atomic file: what is no regular file is not replaced") {
+  const Folder folder;
+  REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+  std::filesystem::create_directory(folder / "folder");
+  std::filesystem::create_symlink(folder / "pipe", folder / "link");
+  for (const char* name : {"pipe", "link"})
+    CHECK_THROWS_WITH(AtomicFile(folder / name), Contains("cannot write") && Contains("it exists and is no regular file"));
+  CHECK_THROWS_WITH(AtomicFile(folder / "folder"), Contains("it exists and is a folder"));
+  CHECK(folder.files() == 3);
+  CHECK(std::filesystem::is_fifo(folder / "pipe"));
 }
 
 TEST_CASE("atomic file: an exception leaves nothing behind") {

@@ -251,7 +251,8 @@ TEST_CASE("potential: fewer elements") {
   const Structure s{{}, {}, {6, 8}, {{0, 0, 0}, {0, 0, 2}}};
   options.elements.clear();
   CHECK(potential.evaluate(s).energy == load(options).evaluate(s).energy);
-  CHECK_THROWS_WITH(potential.species(1), Contains("no element H (1); it has O (8), C (6)"));
+  CHECK_THROWS_WITH(potential.species(1), Contains("no element H (1); it has O (8), C (6) since it was loaded with these elements only"));
+  CHECK_THROWS_WITH(potential.species(92), Contains("no element U (92)") && Contains(": use a model that was trained on it") && !Contains("loaded"));
 }
 
 TEST_CASE("potential: counters and moves") {
@@ -273,12 +274,12 @@ TEST_CASE("potential errors: loading") {
   LoadOptions options;
   write_model(folder / "m", pair_model());
   const auto refused = [&](const std::string& message) { CHECK_THROWS_WITH(Potential::load(folder / "m", options), Contains(message)); };
-  refused("m': the model has several heads and none was chosen: set LoadOptions::head to one of 'pbe', 'r2scan'");
+  refused("m': the model has several heads and none was chosen: set head to one of 'pbe', 'r2scan'");
   options.head = "PBE";
-  refused("the model has no head 'PBE': set LoadOptions::head to one of 'pbe', 'r2scan'");
+  refused("the model has no head 'PBE': set head to one of 'pbe', 'r2scan'");
   options.head = "pbe";
   options.elements = {8, 92};
-  refused("asks for U (92), but the model has only O (8), H (1), C (6)");
+  refused("the element U (92) was asked for, but the model has only O (8), H (1), C (6)");
   options.elements.clear();
   options.threads = -2;
   refused("threads is -2");
