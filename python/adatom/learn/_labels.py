@@ -244,7 +244,7 @@ def _alone(task: Path) -> Iterator[None]:
 
 
 def _stale(lock: Path) -> bool:
-    """Without a sign of life for long, whosever it is: its process's number may be another's by now. A process of this machine that is gone has no time to wait."""
+    """Without a sign of life for long, whosever it is: its process's number may be another's by now. Of a process of this machine that is gone at once."""
     try:
         age = time.time() - lock.stat().st_mtime
     except FileNotFoundError:
