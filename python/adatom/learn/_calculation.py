@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""One labelling calculation: `python _calculation.py TASK`. Needs ASE, numpy and the labelling program, and nothing of adatom, so that it runs in whichever Python
-has the program."""
+"""One labelling calculation: `python _calculation.py TASK FOLDER`, the latter that of the configuration. Needs ASE, numpy and the labelling program, and
+nothing of adatom, so that it runs in whichever Python has the program."""
 
 import importlib
 import io
@@ -15,14 +15,15 @@ import ase.io
 import numpy as np
 
 CP2K_SHELLS = ("cp2k_shell.popt", "cp2k_shell.psmp", "cp2k_shell")
+SIGNS = {"espresso": ("espresso/*.pwo", "convergence NOT achieved"), "cp2k": ("cp2k*.out", "SCF run NOT converged")}
 
 
 class NotConverged(RuntimeError):
     """A calculation that ended without a converged result."""
 
 
-def make_calculator(how, folder):
-    """The ASE calculator that a task asks for. Output goes to the task's folder."""
+def make_calculator(how, folder, search=()):
+    """The ASE calculator that a task asks for. Output goes to the task's folder. The module of module:function is looked for in the folders `search` first."""
     name, parameters = how["calculator"], dict(how["parameters"])
     if name == "emt":
         from ase.calculators.emt import EMT
@@ -38,8 +39,7 @@ def make_calculator(how, folder):
         from ase.calculators.espresso import Espresso, EspressoProfile
 
         profile = EspressoProfile(command=parameters.pop("command", "pw.x"), pseudo_dir=parameters.pop("pseudo_dir"))
-        data = {"control": {"tprnfor": True, "tstress": True}, **parameters.pop("input_data", {})}
-        data["control"] = {"tprnfor": True, "tstress": True, **data.get("control", {})}
+        data = with_forces(parameters.pop("input_data", {}))
         return Espresso(profile=profile, directory=str(folder / "espresso"), input_data=data, **parameters)
     if name == "cp2k":
         from ase.calculators.cp2k import CP2K
@@ -47,18 +47,35 @@ def make_calculator(how, folder):
         command = parameters.pop("command", None) or next(n for n in CP2K_SHELLS if shutil.which(n))
         return CP2K(command=command, directory=str(folder), label="cp2k", **parameters)
     module, function = name.split(":", 1)
-    sys.path.insert(0, os.getcwd())
+    sys.path[:0] = [*search, os.getcwd()]
     return getattr(importlib.import_module(module), function)(**parameters)
 
 
-def calculate(task):
-    """Writes result.extxyz or failed.json."""
+def with_forces(input_data):
+    """Quantum ESPRESSO's namelists, with forces and stress asked for unless they say otherwise. Case does not matter in their names; entries may stand without
+    the name of their namelist."""
+    data = {"control": {}}
+    for name, value in input_data.items():
+        if isinstance(value, dict):
+            data.setdefault(name.lower(), {}).update({k.lower(): v for k, v in value.items()})
+        else:
+            data[name.lower()] = value
+    for name in ("tprnfor", "tstress"):
+        if name not in data:
+            data["control"].setdefault(name, True)
+    return data
+
+
+def calculate(task, search=()):
+    """Writes result.extxyz or failed.json; `search`: see make_calculator."""
     from ase.calculators.singlepoint import SinglePointCalculator
 
     how, atoms = json.loads((task / "label.json").read_text()), ase.io.read(task / "input.extxyz")
     start = time.monotonic()
+    for file in outputs(how["calculator"], task):  # of an attempt before this one
+        file.unlink()
     try:
-        calculator = make_calculator(how, task)
+        calculator = make_calculator(how, task, search)
         atoms.calc = calculator
         energy = float(atoms.get_potential_energy(force_consistent=has_free_energy(calculator)))
         forces = atoms.get_forces()
@@ -71,7 +88,12 @@ def calculate(task):
         check_output(how["calculator"], task)
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise NotConverged("energy or forces are not finite")
-    except Exception as error:  # noqa: BLE001  (whatever a DFT code raises is a failed calculation)
+    except Exception as raised:  # noqa: BLE001  (whatever a DFT code raises is a failed calculation)
+        error = raised
+        try:  # a program that ends with an error says more in its output than in its exit status
+            check_output(how["calculator"], task)
+        except NotConverged as cause:
+            error = cause
         put(task / "failed.json", json.dumps({"reason": f"{type(error).__name__}: {error}", "seconds": time.monotonic() - start}, indent=1) + "\n")
         return
     labelled = atoms.copy()
@@ -88,12 +110,14 @@ def has_free_energy(calculator):
 
 def check_output(calculator, task):
     """What a program says in its output but ASE does not read."""
-    signs = {"espresso": ("espresso/*.pwo", "convergence NOT achieved"), "cp2k": ("cp2k*.out", "SCF run NOT converged")}
-    if calculator in signs:
-        pattern, sign = signs[calculator]
-        for file in task.glob(pattern):
-            if sign in file.read_text(errors="replace"):
-                raise NotConverged(f"{file.name}: {sign}")
+    for file in outputs(calculator, task):
+        sign = SIGNS[calculator][1]
+        if sign in file.read_text(errors="replace"):
+            raise NotConverged(f"{file.name}: {sign}")
+
+
+def outputs(calculator, task):
+    return sorted(task.glob(SIGNS[calculator][0])) if calculator in SIGNS else []
 
 
 def put(file, text):
@@ -107,4 +131,4 @@ def put(file, text):
 
 
 if __name__ == "__main__":
-    calculate(Path(sys.argv[1]))
+    calculate(Path(sys.argv[1]), sys.argv[2:])

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,13 @@ class Select:
 class Label:
     calculator: str
     workers: int = 1
-    threads: int = 1  #: of each worker's calculation
+    threads: int = 0  #: of each worker's calculation; 0: OMP_NUM_THREADS of the environment, or 1
     seconds: float = 0.0  #: most for one calculation; 0: no limit
     largest_force: float = 50.0  #: eV/angstrom; a configuration with a larger component is kept apart: nothing is learned from it but what is known anyway
     python: str = ""  #: interpreter that has the labelling program; empty: this one
     wait: bool = False  #: start no workers, wait for those that `adatom label` runs elsewhere
     parameters: dict[str, Any] = field(default_factory=dict)
+    folder: Path = Path()  # of the configuration, where module:function is looked for; no key
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
         return str(folder / path) if path else ""
 
     start, explore, label, select, stop = parts["start"], parts["explore"], parts["label"], parts["select"], parts["stop"]
+    label = replace(label, folder=folder)
     start = Start(
         [absolute(p) for p in start.train], [absolute(p) for p in start.held_out], start.displaced, start.amplitude, absolute(start.model),
         absolute(start.pretrained)
@@ -139,7 +141,7 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
             raise ValueError(f"{name} is empty; start.displaced = 16 labels displaced copies of the seeds first")
     for name, value in (("explore.steps", explore.steps), ("explore.every", explore.every), ("explore.timestep", explore.timestep),
                         ("explore.damping", explore.damping), ("explore.ranks", explore.ranks), ("explore.threads", explore.threads),
-                        ("select.number", select.number), ("label.workers", label.workers), ("label.threads", label.threads),
+                        ("select.number", select.number), ("label.workers", label.workers), ("label.threads", label.threads or 1),
                         ("label.largest_force", label.largest_force), ("stop.rounds", stop.rounds),
                         *(("explore.temperatures", t) for t in explore.temperatures)):  # fmt: skip
         if not value > 0:
@@ -164,7 +166,7 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
 def _table(name: str, values: Any, kind: type):
     if not isinstance(values, dict):
         raise ValueError(f"'{name}' is no table: write [{name}]")
-    known = {f.name: f for f in fields(kind)}
+    known = {f.name: f for f in fields(kind) if f.type != "Path"}
     for key, value in values.items():
         if key not in known:
             raise ValueError(f"unknown key '{name}.{key}'; there are {', '.join(known)}")

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from adatom.learn import _process
 from adatom.learn._config import LearnConfig
 from adatom.learn._files import read_frames, read_json, write_json
 
@@ -135,7 +135,7 @@ def _run(config: LearnConfig, folder: Path, model: Path, seed_structure: Atoms, 
     if e.ranks > 1:
         command = [str(Path(lmp).parent / "mpirun"), "-n", str(e.ranks), *command]
     start = time.monotonic()
-    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": str(e.threads)})
+    process = _process.run(command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": str(e.threads)})
     log = (folder / "log.lammps").read_text() if (folder / "log.lammps").exists() else ""
     ended = [line for line in log.splitlines() if line.startswith("adatom: ended at step")]
     seconds = time.monotonic() - start

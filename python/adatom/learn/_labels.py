@@ -2,11 +2,13 @@
 """The queue of calculations: a folder of tasks that any number of workers, on any number of machines that share it, take from.
 
 A task is a folder named after its structure, so that no structure is calculated twice: `input.extxyz` and `label.json` (how), then `lock` (who works on it),
-and in the end either `result.extxyz` or `failed.json`. A lock whose process is gone is taken over.
+and in the end either `result.extxyz` or `failed.json`. Who has a lock touches it every now and then; one without that sign of life is taken over.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -17,21 +19,24 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from adatom.learn import _calculation
 from adatom.learn._config import Label
-from adatom.learn._files import read_frames, read_json, write_frames, write_json
+from adatom.learn._files import read_frames, write_frames, write_json
+from adatom.learn._process import supervised
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 CALCULATION = Path(__file__).with_name("_calculation.py")  # a script, so that another Python, without adatom, can run it
 HEARTBEAT = 20.0  # seconds between signs of life of a worker
-STALE = 15 * HEARTBEAT  # without one for so long, a worker on another machine counts as gone
+STALE = 15 * HEARTBEAT  # without one for so long, a worker counts as gone
 PROGRAMS = {  # what a calculator needs: Python module or program, and how to get it
     "gpaw": ("module", "gpaw", "pip install gpaw, or apt install gpaw gpaw-data and label.python = \"/usr/bin/python3\""),
     "espresso": ("program", "pw.x", "apt install quantum-espresso"),
@@ -67,18 +72,24 @@ def result(task: Path) -> Atoms:
 def work(folder: Path, label: Label, tasks: list[Path] | None = None, say=lambda text: None) -> int:
     """One worker: takes open tasks until there is none that nobody works on. Returns how many it did."""
     check_program(label)
+    return _work(folder, label, tasks, say, threading.Event())
+
+
+def _work(folder: Path, label: Label, tasks: list[Path] | None, say, stop: threading.Event) -> int:
     done = 0
-    while True:
+    while not stop.is_set():
         todo = [t for t in (tasks if tasks is not None else sorted(p.parent for p in folder.glob("*/label.json"))) if state(t) == "open"]
-        taken = next((t for t in todo if _lock(t)), None)
+        taken, mine = next(((t, m) for t in todo if (m := _lock(t))), (None, ""))
         if taken is None:
-            return done
+            _say_who_works(todo, say)
+            break
         try:
-            _calculate(taken, label)
-            done += 1
-            say(f"{taken.name}: {state(taken)}")
+            if _calculate(taken, label, mine, stop):
+                done += 1
+                say(f"{taken.name}: {state(taken)}")
         finally:
-            (taken / "lock").unlink(missing_ok=True)
+            _unlock(taken, mine)
+    return done
 
 
 def run_workers(folder: Path, label: Label, tasks: list[Path], say) -> None:
@@ -87,24 +98,49 @@ def run_workers(folder: Path, label: Label, tasks: list[Path], say) -> None:
         check_program(label)
     threads: list[threading.Thread] = []
     errors: list[BaseException] = []
+    stop = threading.Event()
 
     def one() -> None:
         try:
-            work(folder, label, tasks, say)
+            _work(folder, label, tasks, say, stop)
         except BaseException as error:  # noqa: BLE001  (reported by the caller's thread)
             errors.append(error)
 
-    while any(state(t) == "open" for t in tasks):
-        threads = [t for t in threads if t.is_alive()]
-        if errors:
-            raise errors[0]
-        if not label.wait:
-            while len(threads) < label.workers:
+    try:
+        if label.wait and (alone := [t for t in tasks if state(t) == "open" and not (t / "lock").exists()]):
+            say(f"{len(alone)} of them wait for workers elsewhere (adatom label)")
+        while todo := [t for t in tasks if state(t) == "open"]:
+            threads = [t for t in threads if t.is_alive()]
+            if errors:
+                raise errors[0]
+            if label.wait:
+                _say_who_works(todo, say)
+            while not label.wait and len(threads) < label.workers:
                 threads.append(threading.Thread(target=one, daemon=True))
                 threads[-1].start()
-        time.sleep(0.2 if not label.wait else 5.0)
-    for t in threads:
-        t.join()
+            time.sleep(0.2 if not label.wait else 5.0)
+    except BaseException:  # Ctrl-C, for instance: the others end their calculations and give their locks back
+        stop.set()
+        raise
+    finally:
+        for t in threads:
+            t.join()
+
+
+_told: set[tuple[Path, str]] = set()  # tasks and owners of which _say_who_works has said that
+
+
+def _say_who_works(tasks: list[Path], say) -> None:
+    """Which of the tasks other processes have; each once."""
+    new = []
+    for task in tasks:
+        owner = _owner(task / "lock")
+        who = f"process {owner['pid']} on {owner['host']}" if owner else "somebody unknown" if (task / "lock").exists() else ""
+        if who and not (owner and _is_here(owner)) and (task, who) not in _told:
+            _told.add((task, who))
+            new.append(f"{task.name} ({who})")
+    if new:
+        say(f"waiting for {len(new)} calculations that others do: {', '.join(new[:10])}{', ...' if len(new) > 10 else ''}")
 
 
 def check_program(label: Label) -> None:
@@ -125,67 +161,117 @@ def check_program(label: Label) -> None:
         raise FileNotFoundError(f"the labelling program of calculator '{label.calculator}' is not installed ({kind} {names.split()[0]}{where}): {install}")
 
 
-def _calculate(task: Path, label: Label) -> None:
-    """In a process of its own, which may crash or take too long; signs of life go to the lock meanwhile."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(label.threads)}
-    start = time.monotonic()
-    with (task / "output.txt").open("w") as output:
-        process = subprocess.Popen([label.python or sys.executable, str(CALCULATION), str(task)], stdout=output, stderr=subprocess.STDOUT, env=environment)
-        try:
-            while process.poll() is None:
-                try:
-                    process.wait(min(HEARTBEAT, max(0.1, start + label.seconds - time.monotonic())) if label.seconds else HEARTBEAT)
-                except subprocess.TimeoutExpired:
-                    os.utime(task / "lock")
-                    if label.seconds and time.monotonic() - start > label.seconds:
-                        process.kill()
-                        process.wait()
-                        write_json(task / "failed.json", {"reason": f"took longer than label.seconds = {label.seconds:g}", "seconds": label.seconds})
-                        return
-        finally:
-            if process.poll() is None:
-                process.kill()
+def _calculate(task: Path, label: Label, mine: str, stop: threading.Event) -> bool:
+    """In a process of its own, which may crash or take too long; signs of life go to the lock meanwhile. False if it was given up: `stop` is set, or another
+    worker has the task."""
+    environment = dict(os.environ)
+    if label.threads:
+        environment["OMP_NUM_THREADS"] = str(label.threads)
+    environment.setdefault("OMP_NUM_THREADS", "1")
+    start = sign = time.monotonic()
+    command = [label.python or sys.executable, str(CALCULATION), str(task), str(label.folder)]
+    late = False
+    with (task / "output.txt").open("w") as output, supervised(command, stdout=output, stderr=subprocess.STDOUT, env=environment) as process:
+        while process.poll() is None and not late:
+            left = start + label.seconds - time.monotonic() if label.seconds else 1.0
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(min(1.0, max(0.1, left)))
+            late = process.returncode is None and bool(label.seconds) and time.monotonic() - start > label.seconds
+            if stop.is_set():
+                return False
+            if time.monotonic() - sign > HEARTBEAT:
+                sign = time.monotonic()
+                if not _hold(task, mine):
+                    return False
     if state(task) == "open":
+        if not _hold(task, mine):
+            return False
         tail = (task / "output.txt").read_text(errors="replace").strip()[-500:]
-        write_json(task / "failed.json", {"reason": f"ended with code {process.returncode} without a result: {tail}", "seconds": time.monotonic() - start})
+        reason = f"took longer than label.seconds = {label.seconds:g}" if late else f"ended with code {process.returncode} without a result: {tail}"
+        write_json(task / "failed.json", {"reason": reason, "seconds": time.monotonic() - start})
+    return True
 
 
-def _lock(task: Path) -> bool:
-    """Whether this process has the task now."""
+def _lock(task: Path) -> str:
+    """The content of the lock if this worker has the task now, or "". A stale one is taken over."""
+    mine = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "worker": uuid.uuid4().hex})
     lock = task / "lock"
-    mine = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "thread": threading.get_ident()})
-    for _ in range(2):
+    if lock.exists() and not _stale(lock):
+        return ""
+    with _alone(task):
+        if state(task) != "open" or (lock.exists() and not _stale(lock)):
+            return ""
+        lock.unlink(missing_ok=True)
+        return mine if _create(lock, mine) else ""
+
+
+def _hold(task: Path, mine: str) -> bool:
+    """A sign of life; whether the task is still this worker's. A lock that vanished is made again."""
+    lock = task / "lock"
+    with _alone(task):
         try:
-            with lock.open("x") as stream:
-                stream.write(mine)
-            return state(task) == "open" or bool(lock.unlink(missing_ok=True))
-        except FileExistsError:
-            if not _stale(lock):
+            if lock.read_text() != mine:
                 return False
-            # Of several that find it stale one renames it, and so may take it away.
-            grave = lock.with_name(f"lock.{os.getpid()}.{threading.get_ident()}")
-            try:
-                lock.rename(grave)
-            except FileNotFoundError:
-                return False
-            grave.unlink()
-    return False
+            os.utime(lock)
+            return True
+        except FileNotFoundError:
+            return task.is_dir() and state(task) == "open" and _create(lock, mine)
+
+
+def _unlock(task: Path, mine: str) -> None:
+    lock = task / "lock"
+    with contextlib.suppress(FileNotFoundError), _alone(task):
+        if lock.read_text() == mine:
+            lock.unlink()
+
+
+def _create(lock: Path, content: str) -> bool:
+    try:
+        with lock.open("x") as stream:
+            stream.write(content)
+        return True
+    except FileExistsError:
+        return False
+
+
+@contextlib.contextmanager
+def _alone(task: Path) -> Iterator[None]:
+    """Between looking at a lock and changing it no other worker may change it. label.json is there in every task and is never replaced; what is in it does not
+    matter here. It is open for writing because NFS wants that."""
+    with (task / "label.json").open("r+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)  # until the file is closed
+        yield
 
 
 def _stale(lock: Path) -> bool:
+    """Without a sign of life for long, whosever it is: its process's number may be another's by now. Of a process of this machine that is gone at once."""
     try:
-        owner, age = json.loads(lock.read_text() or "{}"), time.time() - lock.stat().st_mtime
-    except (FileNotFoundError, json.JSONDecodeError):
+        age = time.time() - lock.stat().st_mtime
+    except FileNotFoundError:
         return False
-    if not owner:
-        return age > STALE
-    if owner["host"] != socket.gethostname():
-        return age > STALE
+    if age > STALE:
+        return True
+    owner = _owner(lock)
+    if not owner or owner["host"] != socket.gethostname():
+        return False
     try:
         os.kill(owner["pid"], 0)
     except ProcessLookupError:
         return True
-    except PermissionError:
-        return False
+    except (PermissionError, OverflowError):
+        pass
     return False
 
+
+def _owner(lock: Path) -> dict[str, Any]:
+    """Empty if there is none, or it is half written."""
+    try:
+        owner = json.loads(lock.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    complete = isinstance(owner, dict) and isinstance(owner.get("host"), str) and isinstance(owner.get("pid"), int)
+    return owner if complete else {}
+
+
+def _is_here(owner: dict[str, Any]) -> bool:
+    return owner["host"] == socket.gethostname() and owner["pid"] == os.getpid()

@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from adatom.learn import _explore, _labels
+from adatom.learn import _explore, _labels, _process
 from adatom.learn._config import LearnConfig
 from adatom.learn._files import read_frames, read_json, write_frames, write_json, write_text
 from adatom.learn._selection import select
@@ -140,6 +139,8 @@ def label(config: LearnConfig, frames, say) -> tuple[list, list[dict]]:
         failed.append({"task": task.name, "reason": reason, "seconds": atoms.info["label_seconds"]})
     if tasks and not labelled:
         advice = f"see {config.output / 'labels'}, mend the cause and remove its failed.json files"
+        if all(_labels.state(task) == "done" for task in tasks):
+            advice = "if such forces are meant to be learned, raise label.largest_force"
         raise RuntimeError(f"all {len(tasks)} calculations failed; the first: {failed[0]['reason']} ({advice})")
     return labelled, failed
 
@@ -220,7 +221,7 @@ def _train(config: LearnConfig, folder: Path, start: Path | None, say, first: bo
     write_json(folder / "train.json", document)
     say(f"training on {len(read_frames(folder / 'data/train.extxyz'))} configurations")
     script = "import json, sys; from adatom.training import train; train(json.load(open(sys.argv[1])), resume=True)"
-    process = subprocess.run([sys.executable, "-c", script, str(folder / "train.json")], capture_output=True, text=True)
+    process = _process.run([sys.executable, "-c", script, str(folder / "train.json")])
     if process.returncode:
         raise RuntimeError(f"training failed in {folder}: {process.stderr.strip()[-1500:]}")
     _calibrate(folder / "train/model.safetensors", folder)
