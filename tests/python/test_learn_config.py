@@ -72,7 +72,7 @@ def config(folder, **changes):
         ({"label": None}, "label.calculator is missing"),
         ({"start": {"train": ["seed.extxyz"], "held_out": ["./seed.extxyz"]}}, "is in start.train and in start.held_out"),
         ({"start": {"train": ["seed.extxyz"], "held_out": ["other.extxyz"], "model": "seed.extxyz"}}, r"leave \[train.model\] out"),
-        ({"train__data": {"keys": {"energy": "REF_energy"}}}, "train.data.keys: the loop writes and reads labels by ASE's names"),
+        ({"train__data": {"keys": {"energy": "REF_energy"}}}, "train.data.keys: the loop's labels have ASE's names"),
         ({"train__data": {"isolated_atoms": 3}}, "train.data.isolated_atoms is 3"),
         ({"train__data": {"isolated_atoms": "nowhere.xyz"}}, "no file at"),
         ({"explore__collect": 0.0}, "explore.collect belongs to select.method = 'farthest'"),
@@ -127,6 +127,7 @@ def refused_seeds():
         "periodic along x, y, z, and its cell there is": (flat, {}),
         "a constraint FixBondLength": (bound, {}),
         "all its atoms are fixed": (frozen, {}),
+        "one atom of it can move": (bulk("Cu"), {}),
         "an atom of no element": (strange, {}),
         "periodic in all directions, and this one is along none": (molecule("CO2"), {"explore__pressures": [0.0]}),
         "a barostat would move them": (slab(), {"explore__pressures": [0.0]}),
@@ -136,7 +137,7 @@ def refused_seeds():
 @pytest.mark.parametrize("message", list(refused_seeds()))
 def test_refused_seeds(tmp_path, message):
     atoms, changes = refused_seeds()[message]
-    ase.io.write(tmp_path / "seeds.traj", [bulk("Cu"), atoms])
+    ase.io.write(tmp_path / "seeds.traj", [bulk("Cu", cubic=True), atoms])
     read_seeds(config(tmp_path, **changes))
     with pytest.raises(ValueError, match=f"seeds.traj, structure 1: .*{message}"):
         read_seeds(config(tmp_path, explore__structures=["seeds.traj"], **changes))
@@ -150,11 +151,11 @@ def test_files_without_seeds(tmp_path, name, text):
     assert not (tmp_path / "run").exists()
 
 
-def test_seeds_that_are_kept(tmp_path):
+def test_molecules_need_no_cell(tmp_path):
     from ase.build import molecule
 
-    ase.io.write(tmp_path / "seeds.extxyz", [bulk("Cu"), molecule("CO2")])
-    assert [len(a) for a in read_seeds(config(tmp_path, explore__structures=["seeds.extxyz"]))] == [1, 3]
+    ase.io.write(tmp_path / "seeds.extxyz", [bulk("Cu", cubic=True), molecule("CO2")])
+    assert [len(a) for a in read_seeds(config(tmp_path, explore__structures=["seeds.extxyz"]))] == [4, 3]
 
 
 def labelled(symbols="Cu4", count=5):
@@ -271,7 +272,8 @@ def test_the_report_counts_first_calculations(tmp_path):
     wanted = config(tmp_path)
     failed = [{"task": "abc", "reason": "no convergence", "seconds": 360.0}]
     write_json(wanted.output / "rounds/000/first.json", {"labelled": 7, "failed": failed, "label_seconds": 2880.0})
-    write_json(wanted.output / "rounds/001/labels.json", {"labelled": 0, "failed": [{"task": "def", "reason": "crashed", "seconds": 0.0}], "label_seconds": 0.0})
+    crashed = [{"task": "def", "reason": "crashed", "seconds": 0.0}]
+    write_json(wanted.output / "rounds/001/labels.json", {"labelled": 0, "failed": crashed, "label_seconds": 0.0})
     write_report(wanted, [row(0, labelled=0, label_seconds=360.0)], "")
     report = (wanted.output / "report.html").read_text()
     assert "9 calculations by emt, 1.00 hours (8 of them displaced copies" in report

@@ -113,7 +113,7 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
         if key in data:
             raise ValueError(f"train.data.{key}: the loop itself gives the data; the first is start.train and start.held_out")
     if "keys" in data:
-        raise ValueError("train.data.keys: the loop writes and reads labels by ASE's names (energy, forces, stress); rename those of start.train and start.held_out")
+        raise ValueError("train.data.keys: the loop's labels have ASE's names (energy, forces, stress); rename those of start.train and start.held_out")
     if "output" in train or "file" in train.get("model", {}):
         raise ValueError("train.output and train.model.file: the loop itself gives them; the first model is start.model")
 

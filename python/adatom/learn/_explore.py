@@ -81,6 +81,8 @@ def _why_not(atoms: Atoms, barostat: bool) -> str:
         return f"a constraint {others[0]}; dynamics knows FixAtoms alone"
     if len(_fixed(atoms)) == len(atoms):
         return "all its atoms are fixed: nothing would move"
+    if len(atoms) - len(_fixed(atoms)) == 1:
+        return "one atom of it can move, and LAMMPS gives one atom no temperature: repeat the cell, or leave more atoms free"
     if barostat and not atoms.pbc.all():
         return f"explore.pressures needs a structure that is periodic in all directions, and this one is along {_directions(atoms.pbc)}"
     if barostat and _fixed(atoms):
@@ -165,7 +167,8 @@ def _same_runs(config: LearnConfig, folder: Path, seeds: list[Atoms]) -> None:
 
 
 def _digest(atoms: Atoms) -> str:
-    content = [atoms.numbers.tolist(), np.round(atoms.positions, 8).tolist(), np.round(atoms.cell.array, 8).tolist(), atoms.pbc.tolist(), sorted(_fixed(atoms))]
+    lengths = [np.round(x, 8).tolist() for x in (atoms.positions, atoms.cell.array)]
+    content = [atoms.numbers.tolist(), *lengths, atoms.pbc.tolist(), sorted(_fixed(atoms))]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 

@@ -363,8 +363,8 @@ def errors(model: Path, frames) -> dict[str, float]:
 
 
 def _first_data(files: list[str]) -> tuple[list, list]:
-    """Labelled configurations, and the isolated atoms among them, where every element has one: these have no environment to learn from or to calibrate with, but
-    give atomic energies. Raises ValueError that names the file."""
+    """Labelled configurations, and the isolated atoms among them, where every element has one: these have no environment to learn from, but give atomic
+    energies. Raises ValueError that names the file."""
     import ase.io
 
     from adatom.datasets import read
