@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+import json
+import math
+import re
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 CALCULATORS = ("gpaw", "espresso", "cp2k", "emt")  # and module:function
 METHODS = ("cover", "farthest", "random")
+LARGEST_SEED = 10**9  # LAMMPS has 32 bits for the seeds of its velocities, which count on from this one
 
 
 @dataclass(frozen=True)
@@ -109,12 +113,19 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
     for key in ("train", "valid", "test"):
         if key in data:
             raise ValueError(f"train.data.{key}: the loop itself gives the data; the first is start.train and start.held_out")
+    if "keys" in data:
+        raise ValueError("train.data.keys: the loop's labels have ASE's names (energy, forces, stress); rename those of start.train and start.held_out")
     if "output" in train or "file" in train.get("model", {}):
         raise ValueError("train.output and train.model.file: the loop itself gives them; the first model is start.model")
 
     def absolute(path: str) -> str:
         return str(folder / path) if path else ""
 
+    output, seed = document.get("output", "learn"), document.get("seed", 1)
+    if not isinstance(output, str) or not output:
+        raise ValueError(f"output is {output!r}, expected a folder")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 < seed <= LARGEST_SEED:
+        raise ValueError(f"seed is {seed!r}, expected a whole number from 1 to {LARGEST_SEED}")
     start, explore, label, select, stop = parts["start"], parts["explore"], parts["label"], parts["select"], parts["stop"]
     label = replace(label, folder=folder)
     start = Start(
@@ -127,12 +138,21 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
         raise ValueError("start.displaced has to be 4 at least, three to train on and one to hold out, and start.amplitude above zero")
     if start.pretrained and (start.model or "model" in train):
         raise ValueError("start.pretrained gives the architecture and the weights that the first training begins with: leave start.model and [train.model] out")
+    if start.model and "model" in train:
+        raise ValueError("start.model gives the architecture, and training goes on from its weights: leave [train.model] out, or start.model")
     explore = Explore(**{**vars(explore), "structures": [absolute(p) for p in explore.structures], "commands": absolute(explore.commands)})
     for path in [*start.train, *start.held_out, *explore.structures, *filter(None, (start.model, start.pretrained, explore.commands))]:
         if not Path(path).is_file():
             raise FileNotFoundError(f"no file at {path}")
+    twice = {Path(path).resolve() for path in start.train} & {Path(path).resolve() for path in start.held_out}
+    if twice:
+        raise ValueError(f"{min(twice)} is in start.train and in start.held_out: calibration needs configurations that were not trained on")
     if data.get("isolated_atoms"):
+        if not isinstance(data["isolated_atoms"], str):
+            raise ValueError(f"train.data.isolated_atoms is {data['isolated_atoms']!r}, expected a file")
         train = {**train, "data": {**data, "isolated_atoms": absolute(data["isolated_atoms"])}}
+        if not Path(train["data"]["isolated_atoms"]).is_file():
+            raise FileNotFoundError(f"no file at {train['data']['isolated_atoms']}")
     for name, value in (("explore.structures", explore.structures), ("explore.temperatures", explore.temperatures)):
         if not value:
             raise ValueError(f"{name} is empty")
@@ -146,21 +166,28 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
                         *(("explore.temperatures", t) for t in explore.temperatures)):  # fmt: skip
         if not value > 0:
             raise ValueError(f"{name} is {value}, expected a number above zero")
+    for name, value in (("label.seconds", label.seconds), ("stop.trips", stop.trips), ("stop.force_error", stop.force_error)):
+        if value < 0:
+            raise ValueError(f"{name} is {value}, expected zero or a number above it")
     if explore.distance < 0 or explore.force < 0 or not (explore.distance or explore.force):
         raise ValueError("explore.distance and explore.force are thresholds of the guard: one of them above zero is needed, none below")
     if explore.halt < 1:
         raise ValueError(f"explore.halt is {explore.halt}, expected how many times the thresholds a run may reach, 1 at least")
-    if explore.collect < 0 or (explore.distance and explore.collect >= explore.distance):
-        raise ValueError(f"explore.collect is {explore.collect}, expected a distance below explore.distance = {explore.distance}, or 0")
     if select.method not in METHODS:
         raise ValueError(f"select.method is '{select.method}', expected {', '.join(METHODS[:-1])} or {METHODS[-1]}")
+    if select.method == "farthest" and (explore.collect < 0 or (explore.distance and explore.collect >= explore.distance)):
+        raise ValueError(f"explore.collect is {explore.collect}, expected a distance below explore.distance = {explore.distance}, or 0")
     if "collect" in document["explore"] and select.method != "farthest":
         raise ValueError(f"explore.collect belongs to select.method = 'farthest'; with '{select.method}' all configurations that are checked are candidates")
     if not 0 < select.held_out < 1:
         raise ValueError(f"select.held_out is {select.held_out}, expected a part between 0 and 1: calibration needs configurations that were not trained on")
-    if label.calculator not in CALCULATORS and ":" not in label.calculator:
+    if label.calculator not in CALCULATORS and not re.fullmatch(r"[\w.]+:\w+", label.calculator):
         raise ValueError(f"label.calculator is '{label.calculator}', expected {', '.join(CALCULATORS)} or module:function, a function that returns an ASE calculator")
-    return LearnConfig(folder / document.get("output", "learn"), start, explore, select, label, stop, train, int(document.get("seed", 1)))
+    try:
+        json.dumps(label.parameters)
+    except TypeError as error:
+        raise ValueError(f"[label.parameters] holds what is no number, text, list or table: {error}") from error
+    return LearnConfig(folder / output, start, explore, select, label, stop, train, seed)
 
 
 def _table(name: str, values: Any, kind: type):
@@ -179,7 +206,10 @@ def _table(name: str, values: Any, kind: type):
             inner = str if "str" in known[key].type else (int, float)
             if not all(isinstance(v, inner) and not isinstance(v, bool) for v in value):
                 raise ValueError(f"{name}.{key} is {value!r}, expected {known[key].type}")
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ValueError(f"[{name}]: {str(error).split('__init__() ')[-1]}") from error
+        for number in value if expected == "list" else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"{name}.{key} is {number}, expected a finite number")
+    for key, f in known.items():
+        if key not in values and f.default is MISSING and f.default_factory is MISSING:
+            raise ValueError(f"{name}.{key} is missing, expected {f.type}")
+    return kind(**values)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -39,7 +41,78 @@ print "adatom: ended at step $(step), trips $(f_guard[1])"
 """
 
 MOST = 1000  # candidates of a round, all runs together
+OURS = re.compile(r"(?<!\$)\{(temperature|pressure|steps|seed)\}")  # in explore.commands; "${steps}" is a variable of LAMMPS
+RUNS = re.compile(r"""(^|["'])\s*(run|minimize|rerun|include|jump)\b""", re.MULTILINE)  # what makes LAMMPS move atoms, or may do so
 BLOWN_UP = ("lost atoms:", "simulation unstable", "out of range atoms")  # errors of LAMMPS
+
+
+def read_seeds(config: LearnConfig) -> list[Atoms]:
+    """The seed structures, with their constraints. Raises ValueError, naming file and structure, for one that no run can begin with."""
+    from adatom.cli.common import read_structures
+
+    seeds = []
+    for file in config.explore.structures:
+        frames = read_structures(Path(file))
+        for k, atoms in enumerate(frames):
+            reason = _why_not(atoms, bool(config.explore.pressures))
+            if reason:
+                raise ValueError(f"{file}{f', structure {k}' if len(frames) > 1 else ''}: {reason}")
+        seeds += frames
+    return seeds
+
+
+def _why_not(atoms: Atoms, barostat: bool) -> str:
+    """Why a structure cannot be a seed; empty: it can."""
+    from ase.constraints import FixAtoms
+
+    periodic = atoms.cell.array[atoms.pbc]
+    if not len(atoms):
+        return "no atoms in it"
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        return "positions or cell are not finite"
+    if not atoms.numbers.all():
+        return "an atom of no element ('X')"
+    if len(atoms) == 1 and not atoms.pbc.any():
+        return "one atom that is not periodic, which has no dynamics"
+    if np.linalg.matrix_rank(periodic, tol=1e-6) < len(periodic):
+        return f"it is periodic along {_directions(atoms.pbc)}, and its cell there is {periodic.tolist()}: give a cell, or pbc = \"F F F\""
+    others = [type(c).__name__ for c in atoms.constraints if not isinstance(c, FixAtoms)]
+    if others:
+        return f"a constraint {others[0]}; dynamics knows FixAtoms alone"
+    if len(_fixed(atoms)) == len(atoms):
+        return "all its atoms are fixed: nothing would move"
+    if len(atoms) - len(_fixed(atoms)) == 1:
+        return "one atom of it can move, and LAMMPS gives one atom no temperature: repeat the cell, or leave more atoms free"
+    if barostat and not atoms.pbc.all():
+        return f"explore.pressures needs a structure that is periodic in all directions, and this one is along {_directions(atoms.pbc)}"
+    if barostat and _fixed(atoms):
+        return "explore.pressures with fixed atoms: a barostat would move them; leave one of the two out"
+    return ""
+
+
+def _directions(pbc) -> str:
+    return ", ".join("xyz"[k] for k in range(3) if pbc[k]) or "none"
+
+
+def _fixed(atoms: Atoms) -> set[int]:
+    from ase.constraints import FixAtoms
+
+    return {int(i) for c in atoms.constraints if isinstance(c, FixAtoms) for i in c.index}
+
+
+def check_commands(config: LearnConfig) -> None:
+    """Raises ValueError where explore.commands cannot make a run."""
+    if not config.explore.commands:
+        return
+    text = Path(config.explore.commands).read_text()
+    if not RUNS.search(re.sub("#.*", "", text)):
+        raise ValueError(f"{config.explore.commands}: no run or minimize in it; explore.commands stands in place of thermostat and run")
+    if not config.explore.pressures and "pressure" in OURS.findall(text):
+        raise ValueError(f"{config.explore.commands}: {{pressure}}, and there are no explore.pressures")
+
+
+def _fill(text: str, values: dict) -> str:
+    return OURS.sub(lambda name: str(values[name[1]]), text)
 
 
 def conditions(config: LearnConfig, seeds: list[Atoms]) -> list[dict]:
@@ -49,7 +122,11 @@ def conditions(config: LearnConfig, seeds: list[Atoms]) -> list[dict]:
 
 
 def run_all(config: LearnConfig, folder: Path, model: Path, seeds: list[Atoms], round_: int, say) -> list[dict]:
-    """Runs what is not done yet; returns the outcome of every run."""
+    """Runs what is not done yet; returns the outcome of every run. A round whose selection is made keeps the runs that it had; ValueError if those of one that
+    is not finished were begun under another [explore]."""
+    if (folder.parent / "selected.extxyz").exists():
+        return [{**read_json(f), "folder": f.parent} for f in sorted(folder.glob("*/done.json"), key=lambda f: int(f.parent.name))]
+    _same_runs(config, folder, seeds)
     outcomes = []
     for k, condition in enumerate(conditions(config, seeds)):
         run = folder / f"{k:03d}"
@@ -62,6 +139,37 @@ def run_all(config: LearnConfig, folder: Path, model: Path, seeds: list[Atoms], 
             say(f"run {k}: {condition['temperature']:g} K, {outcome['steps']} of {config.explore.steps} steps" + (", tripped" if outcome["tripped"] else ""))
         outcomes.append({**read_json(done), "folder": run})
     return outcomes
+
+
+def _same_runs(config: LearnConfig, folder: Path, seeds: list[Atoms]) -> None:
+    """Runs are found again by their number: each has to be what it was when the round began."""
+    e = config.explore
+    settings = {name: getattr(e, name) for name in ("steps", "timestep", "every", "distance", "force", "halt", "collect", "damping")}
+    settings["commands"] = Path(e.commands).read_text() if e.commands else ""
+    now = {"runs": conditions(config, seeds), "structures": [_digest(atoms) for atoms in seeds], **settings, "select.method": config.select.method}
+    file, done = folder / "runs.json", list(folder.glob("*/done.json"))
+    before = read_json(file) if file.exists() else {}
+    if done and not before:  # begun by a version that did not write the file
+        keys = ("structure", "temperature", "pressure")
+        runs = {int(f.parent.name): {key: read_json(f)[key] for key in keys} for f in done}
+        before = {"runs": [runs.get(k, run) for k, run in enumerate(now["runs"])] + [run for k, run in sorted(runs.items()) if k >= len(now["runs"])]}
+    changed = [key for key in before if before[key] != now.get(key)]
+    if changed and done:
+        names = {"runs": "its temperatures, pressures or number of structures", "structures": "its structures"}
+        raise ValueError(
+            f"{folder}: the runs of this round began under another [explore]; changed: {', '.join(names.get(k, k) for k in changed)}. "
+            f"Put it back, or remove {folder}, and the round's runs begin anew"
+        )
+    if not done:
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
+    if not done or before != now:
+        write_json(file, now)
+
+
+def _digest(atoms: Atoms) -> str:
+    lengths = [np.round(x, 8).tolist() for x in (atoms.positions, atoms.cell.array)]
+    content = [atoms.numbers.tolist(), *lengths, atoms.pbc.tolist(), sorted(_fixed(atoms))]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def caught(outcomes: list[dict], seeds: list[Atoms]) -> list[Atoms]:
@@ -96,24 +204,20 @@ def _restore_vacuum(atoms: Atoms, seed: Atoms) -> None:
 
 
 def _run(config: LearnConfig, folder: Path, model: Path, seed_structure: Atoms, condition: dict, seed: int) -> dict:
-    from ase.constraints import FixAtoms
     from ase.io.lammpsdata import write_lammps_data
 
     e = config.explore
     elements = sorted(set(seed_structure.symbols))
     write_lammps_data(folder / "data.lmp", seed_structure, specorder=elements, masses=True, units="metal", atom_style="atomic")
-    fixed = {int(i) for c in seed_structure.constraints if isinstance(c, FixAtoms) for i in c.index}
-    if len(fixed) == len(seed_structure):
-        raise ValueError("a seed structure has all its atoms fixed: nothing would move")
+    fixed = _fixed(seed_structure)
     mobile = [i + 1 for i in range(len(seed_structure)) if i not in fixed]
     temperature, damping = condition["temperature"], e.damping / 1000
     if e.commands:
-        dynamics = Path(e.commands).read_text().format(temperature=temperature, pressure=condition["pressure"], steps=e.steps, seed=seed)
+        values = {"temperature": temperature, "pressure": condition["pressure"], "steps": e.steps, "seed": seed}
+        dynamics = _fill(Path(e.commands).read_text(), values)
     else:
         ensemble = f"nvt temp {temperature} {temperature} {damping}"
         if condition["pressure"] is not None:
-            if fixed:
-                raise ValueError("explore.pressures with fixed atoms: a barostat would move them; leave one of the two out")
             ensemble = f"npt temp {temperature} {temperature} {damping} aniso {condition['pressure']} {condition['pressure']} {10 * damping}"
         dynamics = f"fix move mobile {ensemble}\nrun {e.steps}"
     random, farthest = (config.select.method == m for m in ("random", "farthest"))

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: MIT
 """The loop. Its state is what lies in the folder: every step writes its result whole and is skipped where that is there.
 
+    config.json                    what must not change, lest two levels of theory are mixed
     labels/TASK/                   the queue, of all rounds (_labels.py)
     rounds/000/model.safetensors   the model of the round, with detectors
-               data/               what it was trained and calibrated on
+               first.json          of round 0: what start.displaced gave
+               data/               what it was trained and calibrated on; isolated atoms of start.train
                train/              the run of training
+               md/runs.json        what the runs of the round are
                md/000/...          dynamics, each with done.json in the end
                selected.extxyz     what is worth a calculation
+               labels.json         which of that could be labelled, and why others could not
                labelled.extxyz     the same with labels, and with the uncertainty of each atom
                round.json          what the round gave
     report.html
@@ -18,12 +22,14 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from adatom.cli.common import symbols
 from adatom.learn import _explore, _labels, _process
 from adatom.learn._config import LearnConfig
 from adatom.learn._files import read_frames, read_json, write_frames, write_json, write_text
@@ -37,9 +43,13 @@ def learn(config: LearnConfig, say=print) -> dict[str, Any]:
     """Runs the loop, or goes on with it, until it stops by its rule. Returns the summary that the report shows."""
     from adatom.learn._report import write_report
 
+    seeds = _explore.read_seeds(config)
+    done = finished_rounds(config.output)
+    if not _stops(config, done):
+        _check(config, len(done), seeds)
     config.output.mkdir(parents=True, exist_ok=True)
-    seeds = [atoms for file in config.explore.structures for atoms in _read(file)]
     with _only_one(config.output):
+        _same_theory(config)
         while True:
             done = finished_rounds(config.output)
             reason = _stops(config, done)
@@ -47,8 +57,90 @@ def learn(config: LearnConfig, say=print) -> dict[str, Any]:
                 write_report(config, done, reason)
                 say(f"ended after {len(done)} rounds: {reason}")
                 return {"rounds": done, "reason": reason, "model": str(_round(config, len(done)) / "model.safetensors")}
-            _one_round(config, len(done), seeds, say)
+            try:
+                _one_round(config, len(done), seeds, say)
+            except RuntimeError as error:
+                write_report(config, done, f"stopped: {error}")
+                raise
             write_report(config, finished_rounds(config.output), "")
+
+
+def _check(config: LearnConfig, k: int, seeds) -> None:
+    """What would fail only after calculations were paid for. Raises ValueError or FileNotFoundError."""
+    if not config.label.wait:
+        _labels.check_program(config.label)
+    _explore.check_commands(config)
+    seen = {symbol for atoms in seeds for symbol in atoms.symbols}
+    model, start = _round(config, k) / "model.safetensors", config.start
+    trained_on, isolated = seen, []
+    if model.exists():
+        known, source = set(symbols(Potential.load(model).elements)), str(model)
+    else:
+        train, isolated = _first_data(start.train)
+        train += _first_data(start.held_out)[0]
+        trained_on = {symbol for atoms in train for symbol in atoms.symbols} or seen
+        given = start.model or start.pretrained
+        known = set(symbols(Potential.load(given).elements)) if given else trained_on
+        known, source = (known | trained_on, "start.pretrained and the first data") if start.pretrained else (known, "start.model" if given else "start.train")
+    if not seen <= known:
+        raise ValueError(f"explore.structures have {', '.join(sorted(seen - known))}, which {source} has not: the model would not know it")
+    _check_training(config, k, sorted(trained_on), isolated)
+
+
+def _check_training(config: LearnConfig, k: int, elements: list[str], isolated) -> None:
+    """One step of training on made-up labels, which finds what is wrong in [train]: much of it is looked at only when the model is made."""
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    rng, frames = np.random.default_rng(0), []
+    for symbol in [*elements, elements[0], elements[0]]:  # atomic energies are fitted to them: as many kinds of composition as elements
+        line = [*elements, symbol]
+        atoms = Atoms(line, [[2.0 * n, 0.3 * (n % 2), 0.0] for n in range(len(line))], cell=[2.0 * len(line) + 1.0, 8.0, 8.0], pbc=True)
+        atoms.rattle(0.1, rng=rng)
+        atoms.calc = SinglePointCalculator(atoms, energy=rng.normal(), forces=rng.normal(size=(len(atoms), 3)), stress=1e-3 * rng.normal(size=6))
+        frames.append(atoms)
+    model = _round(config, k) / "model.safetensors"
+    start = next((Path(file) for file in (model, config.start.model, config.start.pretrained) if file and Path(file).is_file()), None)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_frames(folder / "data/train.extxyz", frames)
+        write_frames(folder / "data/held_out.extxyz", frames[:2])
+        write_frames(folder / "data/isolated.extxyz", isolated)
+        write_json(folder / "train.json", _training(config, folder, start, first=start == Path(config.start.pretrained)))
+        process = _process.run([sys.executable, "-c", ONE_STEP, str(folder / "train.json")])
+    if process.returncode:
+        raise ValueError(f"[train]: {(process.stderr.strip().splitlines() or [f'ended with code {process.returncode}'])[-1]}")
+
+
+ONE_STEP = """
+import json, sys
+from adatom.training import resolved_config, train
+document = json.load(open(sys.argv[1]))
+try:
+    resolved_config(document)
+    train(document, progress=lambda *_: False, warn=lambda text: None)
+except Exception as error:
+    sys.exit(" ".join(str(error).split()) or type(error).__name__)
+"""
+
+
+def _same_theory(config: LearnConfig) -> None:
+    """Labels of two levels of theory in one training set would be learned as one. Raises ValueError once there is a label of another one."""
+    file, now = config.output / "config.json", {"calculator": config.label.calculator, "parameters": json.loads(json.dumps(config.label.parameters))}
+    before = read_json(file)["label"] if file.exists() else now
+    done = [task for f in config.output.glob("labels/*/label.json") if _labels.state(task := f.parent) == "done"]
+    if not file.exists() and (config.output / "rounds").is_dir():  # begun by a version that did not write the file
+        before = next((how for task in done if (how := read_json(task / "label.json")) != now), now)
+    if before != now and any(read_json(task / "label.json") == before for task in done):
+        if before["calculator"] != now["calculator"]:
+            what = f"label.calculator was '{before['calculator']}' and is '{now['calculator']}'"
+        else:
+            b, n = before["parameters"], now["parameters"]
+            key = next(key for key in sorted({*b, *n}) if b.get(key) != n.get(key) or (key in b) != (key in n))
+            what = f"label.parameters.{key} was {b.get(key, 'not given')!r} and is {n.get(key, 'not given')!r}"
+        raise ValueError(f"{config.output} has labels of another level of theory: {what}. Put it back, or use another output folder")
+    if before != now or not file.exists():
+        write_json(file, {"label": now})
 
 
 def finished_rounds(output: Path) -> list[dict[str, Any]]:
@@ -67,7 +159,7 @@ def _stops(config: LearnConfig, done: list[dict]) -> str:
         return ""
     last, stop = done[-1], config.stop
     error = last["before"]["force_rmse"] if last["labelled"] else 0.0
-    accurate = not stop.force_error or error < stop.force_error
+    accurate = not stop.force_error or (error < stop.force_error and not last.get("enough"))  # nothing was labelled where nobody asked for the error
     if config.select.method != "random" and last["trips"] <= stop.trips and accurate:
         text = f"{last['trips']} of {last['runs']} runs tripped the guard"
         return text + (f", and the error on newly labelled configurations was {error:.4g} eV/angstrom" if stop.force_error and last["labelled"] else "")
@@ -84,7 +176,12 @@ def _one_round(config: LearnConfig, k: int, seeds, say) -> None:
     say(f"round {k}: dynamics with {len(read_frames(folder / 'data/train.extxyz'))} training configurations")
     outcomes = _explore.run_all(config, folder / "md", model, seeds, k, say)
     chosen_file = folder / "selected.extxyz"
-    if not chosen_file.exists():
+    trips = sum(o["tripped"] for o in outcomes)
+    # The loop ends with this round: neither its rule nor another model needs labels.
+    enough = config.select.method != "random" and trips <= config.stop.trips and not config.stop.force_error
+    if not chosen_file.exists() and enough:
+        write_frames(chosen_file, [])
+    elif not chosen_file.exists():
         candidates = _explore.caught(outcomes, seeds)
         train, held_out = (read_frames(folder / "data" / f"{part}.extxyz") for part in ("train", "held_out"))
         held = _held_out(len(train), len(held_out), config)
@@ -94,9 +191,9 @@ def _one_round(config: LearnConfig, k: int, seeds, say) -> None:
         write_frames(chosen_file, [candidates[c] for c in chosen])
     selected = read_frames(chosen_file)
 
-    labelled, failed = label(config, selected, say)
+    labelled, failed = _label_and_note(config, selected, say, folder / "labels.json")
     summary: dict[str, Any] = {
-        "round": k, "runs": len(outcomes), "trips": sum(o["tripped"] for o in outcomes), "md_steps": sum(o["steps"] for o in outcomes),
+        "round": k, "runs": len(outcomes), "trips": trips, "enough": enough and not selected, "md_steps": sum(o["steps"] for o in outcomes),
         "md_seconds": sum(o["seconds"] for o in outcomes), "selected": len(selected), "labelled": len(labelled), "failed": failed,
         "label_seconds": sum(a.info.get("label_seconds", 0.0) for a in labelled), "train_frames": len(read_frames(folder / "data/train.extxyz")),
     }  # fmt: skip
@@ -116,16 +213,28 @@ def _one_round(config: LearnConfig, k: int, seeds, say) -> None:
     write_json(folder / "round.json", summary)
 
 
-def label(config: LearnConfig, frames, say) -> tuple[list, list[dict]]:
+def _label_and_note(config: LearnConfig, frames, say, note: Path) -> tuple[list, list[dict]]:
+    """label(), and what came of it in a file, for the report, also where all fail."""
+    labelled: list = []
+    failed: list[dict] = []
+    try:
+        labelled, failed = label(config, frames, say, failed)
+    finally:
+        if labelled or failed:
+            write_json(note, {"labelled": len(labelled), "failed": failed, "label_seconds": sum(a.info.get("label_seconds", 0.0) for a in labelled)})
+    return labelled, failed
+
+
+def label(config: LearnConfig, frames, say, failed: list[dict] | None = None) -> tuple[list, list[dict]]:
     """Those of the configurations that could be labelled, and reasons for the others; what is in the queue already is not calculated again.
 
-    Raises RuntimeError if all fail.
+    Raises RuntimeError if all fail; the reasons are in `failed` then, where it is given.
     """
     tasks = [_labels.task_of(config.output / "labels", atoms, config.label) for atoms in frames]
     if tasks:
         say(f"{len(tasks)} configurations to label")
         _labels.run_workers(config.output / "labels", config.label, tasks, say)
-    labelled, failed = [], []
+    labelled, failed = [], [] if failed is None else failed
     for task, frame in zip(tasks, frames):
         if _labels.state(task) == "failed":
             failed.append({"task": task.name, **read_json(task / "failed.json")})
@@ -158,14 +267,15 @@ def displaced(seeds, number: int, amplitude: float, seed: int) -> list:
 
 def _first_model(config: LearnConfig, folder: Path, seeds, say) -> None:
     if not (folder / "data/held_out.extxyz").exists():
-        train = [a for f in config.start.train for a in _read(f)]
-        held_out = [a for f in config.start.held_out for a in _read(f)]
+        (train, isolated), (held_out, _) = _first_data(config.start.train), _first_data(config.start.held_out)
         if config.start.displaced:
-            labelled, failed = label(config, displaced(seeds, config.start.displaced, config.start.amplitude, config.seed), say)
+            copies = displaced(seeds, config.start.displaced, config.start.amplitude, config.seed)
+            labelled, failed = _label_and_note(config, copies, say, folder / "first.json")
             train, held_out = [a for k, a in enumerate(labelled) if k % 4 != 3], labelled[3::4]
             if not held_out:
                 reason = f"{len(failed)} of {config.start.displaced} first calculations failed, the first: {failed[0]['reason']}"
                 raise RuntimeError(f"{reason}; the rest are too few to begin with")
+        write_frames(folder / "data/isolated.extxyz", isolated)
         write_frames(folder / "data/train.extxyz", train)
         write_frames(folder / "data/held_out.extxyz", held_out)
     if (folder / "model.safetensors").exists():
@@ -204,12 +314,28 @@ def _train(config: LearnConfig, folder: Path, start: Path | None, say, first: bo
     atomic energies are those of the data here."""
     if (folder / "model.safetensors").exists():
         return
+    document = _training(config, folder, start, first)
+    write_json(folder / "train.json", document)
+    say(f"training on {len(read_frames(folder / 'data/train.extxyz'))} configurations")
+    script = "import json, sys; from adatom.training import train; train(json.load(open(sys.argv[1])), resume=True)"
+    process = _process.run([sys.executable, "-c", script, str(folder / "train.json")])
+    if process.returncode:
+        raise RuntimeError(f"training failed in {folder}: {process.stderr.strip()[-1500:]}")
+    _calibrate(folder / "train/model.safetensors", folder)
+
+
+def _training(config: LearnConfig, folder: Path, start: Path | None, first: bool) -> dict[str, Any]:
+    """The document for `adatom train`."""
     document = json.loads(json.dumps(config.train))
     data = document.setdefault("data", {})
     data.update(train=[str(folder / "data/train.extxyz")], valid=[str(folder / "data/held_out.extxyz")])
     document["output"] = str(folder / "train")
     document.setdefault("seed", config.seed)
     document.setdefault("training", {}).setdefault("keep", "last")  # of so few held-out configurations the best epoch is luck; and they calibrate
+    isolated = folder / "data/isolated.extxyz"
+    fitted = data.get("atomic_energies", "auto") in ("auto", "isolated") and "isolated_atoms" not in data
+    if (start is None or first) and fitted and isolated.exists() and isolated.stat().st_size:
+        data["isolated_atoms"] = str(isolated)
     if start is not None:
         document["model"] = {"file": str(start)}
         if first:
@@ -218,13 +344,7 @@ def _train(config: LearnConfig, folder: Path, start: Path | None, say, first: bo
             data.pop("isolated_atoms", None)
             if data.get("atomic_energies") in (None, "isolated", "least_squares"):
                 data.pop("atomic_energies", None)  # the model's own
-    write_json(folder / "train.json", document)
-    say(f"training on {len(read_frames(folder / 'data/train.extxyz'))} configurations")
-    script = "import json, sys; from adatom.training import train; train(json.load(open(sys.argv[1])), resume=True)"
-    process = _process.run([sys.executable, "-c", script, str(folder / "train.json")])
-    if process.returncode:
-        raise RuntimeError(f"training failed in {folder}: {process.stderr.strip()[-1500:]}")
-    _calibrate(folder / "train/model.safetensors", folder)
+    return document
 
 
 def _calibrate(model: Path, folder: Path) -> None:
@@ -243,14 +363,28 @@ def errors(model: Path, frames) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _read(file: str):
-    from adatom.cli.calibrate import read_all
+def _first_data(files: list[str]) -> tuple[list, list]:
+    """Labelled configurations, and the isolated atoms among them, where every element has one: these have no environment to learn from, but give atomic
+    energies. Raises ValueError that names the file."""
+    import ase.io
 
-    if file.endswith((".xyz", ".extxyz")):
-        import ase.io
+    from adatom.datasets import read
+    from adatom.datasets.frames import frame_to_atoms
 
-        return [a for a in ase.io.read(file, ":") if len(a) > 1]
-    return read_all([Path(file)])
+    rest, isolated = [], []
+    for file in files:
+        try:  # ASE keeps all of `info`, such as weights
+            frames = ase.io.read(file, ":") if file.endswith((".xyz", ".extxyz")) else [frame_to_atoms(frame) for frame in read(file)]
+        except Exception as error:  # ASE's readers raise whatever their parsing raises
+            raise ValueError(f"{file}: it cannot be read ({type(error).__name__}: {error})") from error
+        alone = [len(a) == 1 and not a.pbc.any() for a in frames]
+        found = [a for a, lone in zip(frames, alone) if not lone]
+        if not any(a.calc is not None and {"energy", "forces"} <= set(a.calc.results) for a in found):
+            raise ValueError(f"{file}: no configuration with energy and forces in it")
+        rest += found
+        isolated += [a for a, lone in zip(frames, alone) if lone and a.calc is not None and "energy" in a.calc.results]
+    covered = {a.symbols[0] for a in isolated} >= {symbol for a in rest for symbol in a.symbols}
+    return rest, isolated if covered else []
 
 
 def _copy_file(source: Path, target: Path) -> None:

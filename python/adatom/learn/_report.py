@@ -9,7 +9,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from adatom.learn._config import LearnConfig
-from adatom.learn._files import read_frames, write_text
+from adatom.learn._files import read_frames, read_json, write_text
 from adatom.learn._where import bonded, draw, farthest_atoms
 
 if TYPE_CHECKING:
@@ -26,10 +26,12 @@ STYLE = (
 
 def write_report(config: LearnConfig, rounds: list[dict[str, Any]], reason: str) -> None:
     parts = [f"<!doctype html><meta charset=utf-8><title>Learning</title><style>{STYLE}</style><h1>Learning, {len(rounds)} rounds</h1>"]
-    calculations = sum(r["labelled"] + len(r["failed"]) for r in rounds)
+    labelling = _labelling(config, rounds)
+    calculations = sum(r["labelled"] + len(r["failed"]) for _, r in labelling)
+    seconds = sum(r["label_seconds"] + sum(f.get("seconds", 0.0) for f in r["failed"]) for _, r in labelling)
     parts.append(
         f"<p>{html.escape(reason) + '.' if reason else 'Still going.'} {calculations} calculations by {html.escape(config.label.calculator)}, "
-        f"{sum(r['label_seconds'] for r in rounds) / 3600:.2f} hours; {sum(r['md_steps'] for r in rounds)} steps of dynamics, "
+        f"{seconds / 3600:.2f} hours{_of_first(labelling)}; {sum(r['md_steps'] for r in rounds)} steps of dynamics, "
         f"{sum(r['md_seconds'] for r in rounds) / 3600:.2f} hours.</p>"
     )
     if rounds:
@@ -52,10 +54,24 @@ def write_report(config: LearnConfig, rounds: list[dict[str, Any]], reason: str)
     ]
     parts.append(_table(["round", "element", "atoms", "beyond distance 1", "largest distance", "largest error, eV/angstrom"], rows))
     parts += _farthest(config, rounds)
-    failed = [[r["round"], f["task"], html.escape(f["reason"])[:300]] for r in rounds for f in r["failed"]]
+    failed = [[name, f["task"], html.escape(f["reason"][:300])] for name, r in labelling for f in r["failed"]]
     if failed:
         parts.append("<h2>Calculations that failed</h2><p>Kept in labels/, never trained on.</p>" + _table(["round", "task", "reason"], failed))
     write_text(config.output / "report.html", "\n".join(parts) + "\n")
+
+
+def _labelling(config: LearnConfig, rounds: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """What was calculated: before round 0, in each round, and in one that did not come to its end."""
+    folders = config.output / "rounds"
+    first, last = folders / "000/first.json", folders / f"{len(rounds):03d}" / "labels.json"
+    found = [("first", read_json(first))] if first.exists() else []
+    found += [(str(r["round"]), r) for r in rounds]
+    return found + ([(str(len(rounds)), read_json(last))] if last.exists() else [])
+
+
+def _of_first(labelling: list[tuple[str, dict[str, Any]]]) -> str:
+    counts = [r["labelled"] + len(r["failed"]) for name, r in labelling if name == "first"]
+    return f" ({counts[0]} of them displaced copies, before round 0)" if counts else ""
 
 
 def _farthest(config: LearnConfig, rounds: list[dict[str, Any]]) -> list[str]:
@@ -120,7 +136,7 @@ def _picture(rounds: list[dict[str, Any]]) -> str:
     errors.semilogy(frames, [1e3 * r["held_out"]["force_rmse"] for r in labelled], "^-", label="held out, after")
     errors.set(xlabel="training configurations", ylabel="force RMSE, meV/angstrom")
     errors.legend()
-    steps.plot([r["round"] for r in rounds], [r["md_steps"] / r["runs"] for r in rounds], "o-")
+    steps.plot([r["round"] for r in rounds], [r["md_steps"] / max(1, r["runs"]) for r in rounds], "o-")
     steps.set(xlabel="round", ylabel="steps per run until the guard")
     return _image(figure, "errors and steps by round")
 
