@@ -290,7 +290,8 @@ def test_another_level_of_theory(tmp_path):
     _same_theory(one)
     _labels.work(one.output / "labels", one.label)
     assert _labels.state(task) == "done"
-    _same_theory(config(tmp_path, label={**vars(one.label), "workers": 3, "seconds": 5.0, "threads": 2}, select__number=3, stop__rounds=9))
+    free = {**{key: value for key, value in vars(one.label).items() if key != "folder"}, "workers": 3, "seconds": 5.0, "threads": 2}
+    _same_theory(config(tmp_path, label=free, select__number=3, stop__rounds=9))
     for _ in range(2):
         with pytest.raises(ValueError, match="label.parameters.asap_cutoff was True and is False. Put it back, or use another output folder"):
             _same_theory(other)
