@@ -17,7 +17,7 @@ AtomicFile::AtomicFile(const std::filesystem::path& target) : target_(target) {
   const std::filesystem::file_status status = std::filesystem::status(target_, unreadable);
   if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
     throw std::runtime_error("cannot write '" + target_.string() + "': it exists and is " +
-                             (std::filesystem::is_directory(status) ? "a folder" : "no regular file (a device, pipe or socket)") +
+                             (std::filesystem::is_directory(status) ? "a directory" : "no regular file (a device, pipe or socket)") +
                              ", which would be replaced; nothing was changed: give the name of a file");
   // O_EXCL never opens a file that another process is writing; the count passes over leftovers of a killed one with our process number.
   for (int attempt = 0; descriptor_ < 0; ++attempt) {

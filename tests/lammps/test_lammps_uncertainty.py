@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """compute adatom/uncertainty and fix adatom/guard."""
+import io
 import subprocess
 import sys
 
@@ -192,7 +193,7 @@ def test_guard_counts_the_end_of_a_run_once(lmp):
 def test_after_a_halt(lmp):
     commands = "fix g all adatom/guard 1 distance 1e-9 action halt\n" + START + "thermo_style custom step atoms f_g\n"
     run = lmp.run(structures.crystal(), commands + "run 5\nunfix g\nthermo_style custom step atoms pe\nrun 5\ntimer timeout off\nrun 5")
-    assert [row["Step"] for row in table(run.log)] == [0, 0, 0, 1, 2, 3, 4, 5]
+    assert [row["Step"] for row in table(run.log)] == [0, 0, 1, 2, 3, 4, 5]  # the second run is skipped
 
 
 def test_guard_counts_a_step_of_a_minimisation_once(lmp):
@@ -277,7 +278,7 @@ def test_a_full_disk_leaves_whole_frames(lmp):
     file, log = lmp.folder / "caught.xyz", lmp.folder / "log.lammps"
     lmp.run_script(script)
     frame = file.read_text()[: file.read_text().index("\n32\n") + 1]
-    space = 2 ** 18  # of any file; the log is far smaller
+    space = 2 ** 24  # of any file; MPI wants some megabytes for itself
     before = frame * (space // len(frame) - 2)
     file.write_text(before)
     assert space - len(before) > 2 * len(frame) - 100
@@ -293,10 +294,10 @@ def test_a_full_disk_leaves_whole_frames(lmp):
     kept = int(table(log.read_text())[-1]["f_g[2]"])
     assert 1 <= kept <= 3
     assert table(log.read_text())[-1]["f_g[1]"] == 10
-    frames = ase.io.read(file, ":")
-    assert len(frames) == space // len(frame) - 2 + kept and file.read_text().startswith(before)
+    assert file.read_text().startswith(before)
+    assert len(ase.io.read(io.StringIO(file.read_text()[len(before):]), ":", format="extxyz")) == kept
     lmp.run_script(script)
-    assert len(ase.io.read(file, ":")) == len(frames) + 10
+    assert len(ase.io.read(io.StringIO(file.read_text()[len(before):]), ":", format="extxyz")) == kept + 10
 
 
 @pytest.mark.parametrize("command", ["fix g all adatom/guard 1 distance 1", "compute u all adatom/uncertainty\nfix p all print 1 '$(c_u[1])'"])

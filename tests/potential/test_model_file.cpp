@@ -184,7 +184,7 @@ TEST_CASE("atomic file: what is no regular file is not replaced") {
   std::filesystem::create_symlink(folder / "pipe", folder / "link");
   for (const char* name : {"pipe", "link"})
     CHECK_THROWS_WITH(AtomicFile(folder / name), Contains("cannot write") && Contains("it exists and is no regular file"));
-  CHECK_THROWS_WITH(AtomicFile(folder / "folder"), Contains("it exists and is a folder"));
+  CHECK_THROWS_WITH(AtomicFile(folder / "folder"), Contains("it exists and is a directory"));
   CHECK(folder.files() == 3);
   CHECK(std::filesystem::is_fifo(folder / "pipe"));
 }
