@@ -81,7 +81,8 @@ def test_a_killed_loop_leaves_no_process(tmp_path, session):
     sleep, log = unique_sleep(), tmp_path / "log"
     label = label_in(tmp_path, parameters={"sleep": sleep, "session": session})
     task = _labels.task_of(tmp_path / "q", crystal(), label)
-    loop = "from pathlib import Path; from adatom.learn import _labels; from adatom.learn._config import Label; q = Path('q'); " \
+    loop = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " \
+           "from pathlib import Path; from adatom.learn import _labels; from adatom.learn._config import Label; q = Path('q'); " \
            "_labels.run_workers(q, Label('program:make', folder=Path.cwd()), [p.parent for p in q.glob('*/label.json')], print)"  # fmt: skip
     process = subprocess.Popen([sys.executable, "-c", loop], cwd=tmp_path)
     try:
@@ -132,7 +133,9 @@ def test_a_killed_loop_leaves_no_dynamics_and_no_training(tmp_path, sign):
 def test_ctrl_c_ends_calculations_and_gives_locks_back(tmp_path):
     sleep = unique_sleep()
     task = _labels.task_of(tmp_path / "q", crystal(), label_in(tmp_path, parameters={"sleep": sleep}))
-    loop = "from pathlib import Path; from adatom.learn import _labels; from adatom.learn._config import Label; q = Path('q'); " \
+    # What a shell starts in the background, the tests perhaps, ignores Ctrl-C, and so do its children.
+    loop = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " \
+           "from pathlib import Path; from adatom.learn import _labels; from adatom.learn._config import Label; q = Path('q'); " \
            "_labels.run_workers(q, Label('program:make', folder=Path.cwd()), [p.parent for p in q.glob('*/label.json')], print)"  # fmt: skip
     process = subprocess.Popen([sys.executable, "-c", loop], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: running(sleep))
