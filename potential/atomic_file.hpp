@@ -6,7 +6,8 @@
 namespace adatom {
 
 /// A file that appears complete or not at all: written under a temporary name in the same folder, and renamed by commit().
-/// A target that exists and is no regular file (a directory, a device, a pipe) is refused. Without commit() (an error, an exception) the temporary file is removed. Errors are std::runtime_error with the system's reason.
+/// A target that exists and is no regular file (a directory, a device, a pipe) is refused. Without commit() (an error, an exception) the temporary file is
+/// removed. Errors are std::runtime_error with the system's reason.
 class AtomicFile {
  public:
   explicit AtomicFile(const std::filesystem::path& target);

@@ -76,9 +76,13 @@ void suggest_caches(const FrameSet& set, std::vector<std::string>& warnings) {
   }
 }
 
-void require_labels(const RunConfig& config, const RunData& data) {
+void require_labels(const RunConfig& config, RunData& data) {
   std::size_t stresses = 0;
   for (std::size_t k = 0; k < data.train.size(); ++k) stresses += data.train.info(k).stress;
+  if (config.loss.stress == 0 && stresses > 0)
+    data.warnings.push_back(std::to_string(stresses) + " of " + std::to_string(data.train.size()) +
+                            " configurations of data.train have a stress, which loss.stress = 0 ignores: pressures and cells will be "
+                            "less exact than they could be. Set loss.stress, for instance to loss.forces, to learn from it");
   if (config.loss.stress > 0 && stresses == 0)
     throw DataError("loss.stress is " + std::to_string(config.loss.stress) +
                     ", but no configuration of data.train has a stress: give the key it has in the files as "

@@ -6,7 +6,7 @@ from __future__ import annotations
 from os import PathLike
 from typing import Any
 
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
 from adatom.potential import Potential
 
@@ -48,6 +48,9 @@ class AdatomCalculator(Calculator):
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
+        for name in ("stress", "stresses"):
+            if name in properties and self.atoms.cell.volume == 0:
+                raise PropertyNotImplementedError(f"{name}: this structure has no cell with a volume; set one (atoms.center(vacuum=...), atoms.cell)")
         # Energy, forces and stress come out of one pass; only per-atom stresses cost extra memory.
         result = self.potential.evaluate(self.atoms, stresses="stresses" in properties, uncertainty=self.uncertainty)
         self.results = {"energy": result.energy, "free_energy": result.energy, "energies": result.energies, "forces": result.forces}

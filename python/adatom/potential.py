@@ -56,14 +56,14 @@ class Potential:
         threads: int | None = None,
         splines: bool = True,
         head: str | None = None,
-        elements: Sequence[int | str] | None = None,
+        elements: Sequence[int | str] | str | None = None,
         matmul: str = "exact",
     ) -> Potential:
         """Reads a model file (docs/model_file.md).
 
         device: "cpu" or "cuda". dtype: "float32" or "float64", the precision of the network (edge vectors and energy sums are always float64).
         threads: OpenMP threads of an evaluation; None as OpenMP decides. splines: tabulate the radial functions.
-        head: level of theory; needed if the model has several. elements: keep only these (symbols or atomic numbers), for smaller tables.
+        head: level of theory; needed if the model has several. elements: keep only these, for smaller tables: symbols, atomic numbers or "Cu,O".
         matmul: "exact", or on a GPU in float32 "tf32" or "bf16", linear maps on tensor cores with rounded inputs; `matmul_error` measures what they change.
 
         Raises FileNotFoundError, ModelError (a RuntimeError) if the file cannot be used, and ValueError for options that do not fit the model.
@@ -237,8 +237,8 @@ def _choice(name: str, value: Any, choices: dict) -> Any:
     return choices[value]
 
 
-def _atomic_numbers(elements: Iterable[int | str]) -> list[int]:
-    elements = list(elements)
+def _atomic_numbers(elements: Iterable[int | str] | str) -> list[int]:
+    elements = [symbol.strip() for symbol in elements.split(",")] if isinstance(elements, str) else list(elements)  # "Cu,O", as on the command line
     if any(isinstance(element, str) for element in elements):
         from ase.data import atomic_numbers
 

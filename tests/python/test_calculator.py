@@ -68,7 +68,7 @@ def test_unchanged_atoms_are_not_evaluated_again(calculator, copper, monkeypatch
 def test_stress_of_a_molecule(calculator, molecule):
     molecule.calc = calculator
     molecule.get_forces()
-    with pytest.raises(PropertyNotImplementedError):
+    with pytest.raises(PropertyNotImplementedError, match="volume"):
         molecule.get_stress()
 
 

@@ -76,6 +76,12 @@ def test_eval_needs_labels(adatom_command, model_file, tmp_path):
     ase.io.write(tmp_path / "plain.xyz", bulk("Cu"), format="extxyz")
     process = adatom_command("eval", model_file, tmp_path / "plain.xyz", check=False)
     assert process.returncode == 1 and "--energy-key" in process.stderr
+    atoms = bulk("Cu")
+    atoms.info["REF_energy"], atoms.arrays["REF_forces"] = -1.5, np.ones((1, 3))
+    ase.io.write(tmp_path / "named.xyz", atoms, format="extxyz")
+    process = adatom_command("eval", model_file, tmp_path / "named.xyz", check=False)
+    message = " ".join(process.stderr.split())
+    assert process.returncode == 1 and "the entries REF_energy of structures and REF_forces of atoms" in message
 
 
 def test_named_labels():

@@ -123,6 +123,7 @@ def test_float32_is_close_to_float64(model_file, potential, copper):
 
 
 def test_kept_elements(model_file, potential, copper):
+    assert Potential.load(model_file, elements="O, Cu").elements == Potential.load(model_file, elements=["Cu", 8]).elements == (8, 29)
     kept = Potential.load(model_file, dtype="float64", splines=False, elements=["Cu", 8])
     assert set(kept.elements) == {29, 8}
     assert kept.evaluate(copper).energy == pytest.approx(potential.evaluate(copper).energy, abs=1e-9)

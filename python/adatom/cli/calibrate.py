@@ -75,13 +75,16 @@ def calibrate(
         return
     from rich.table import Table
 
-    view = Table(title=f"{output or model}: {potential.members} members", title_justify="left")
-    for name in ("set", "configurations", "force RMSE", "predicted", "Spearman", "in 90 %", "energy RMSE", "predicted", "in 90 %", "AUROC"):  # fmt: skip
-        view.add_column(name, justify="left" if name == "set" else "right")
+    from rich import box
+
+    view = Table(title=f"{output or model}: {potential.members} members. Forces in meV/angstrom, energies in meV.", title_justify="left", box=box.SIMPLE_HEAD)
+    heads = ("set", "frames", "force\nRMSE", "\npred.", "rank\ncorr.", "in\n90 %", "energy\nRMSE", "\npred.", "in\n90 %", "\nAUROC")
+    for name in heads:
+        view.add_column(name, justify="left" if name == "set" else "right", vertical="bottom", overflow="fold")
     for row in rows:
         view.add_row(
-            row["set"], str(row["configurations"]), f"{1e3 * row['force_rmse']:.1f} meV/A", f"{1e3 * row['force_std']:.1f}", f"{row['force_spearman']:.2f}",
-            f"{row['force_coverage']['0.9']:.1%}", f"{1e3 * row['energy_rmse']:.1f} meV", f"{1e3 * row['energy_std']:.1f}",
+            row["set"], str(row["configurations"]), f"{1e3 * row['force_rmse']:.1f}", f"{1e3 * row['force_std']:.1f}", f"{row['force_spearman']:.2f}",
+            f"{row['force_coverage']['0.9']:.1%}", f"{1e3 * row['energy_rmse']:.1f}", f"{1e3 * row['energy_std']:.1f}",
             f"{row['energy_coverage']['0.9']:.1%}", f"{row['auroc']['together']:.3f}" if "auroc" in row else "-",
         )  # fmt: skip
     common.console().print(view)

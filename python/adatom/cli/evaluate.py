@@ -45,7 +45,9 @@ def evaluate(
                     pairs[name].add(atoms, name, label(atoms, name, key), getattr(result, name))
             bar.advance(task, len(batch))
     if not any(pair.labels for pair in pairs.values()):
-        raise ValueError(f"{file}: no energy, forces or stress to compare with; name them with --energy-key, --forces-key, --stress-key")
+        raise ValueError(
+            f"{file}: no energy, forces or stress to compare with; name them with --energy-key, --forces-key, --stress-key. The file has {_entries(structures)}"
+        )
     rows = [row for name, pair in pairs.items() for row in pair.rows(name)]
     if output:
         _plot(output, pairs)
@@ -135,6 +137,13 @@ def label(atoms, name: str, key: str | None):
 
         value = full_3x3_to_voigt_6_stress(np.reshape(value, (3, 3)))
     return value
+
+
+def _entries(structures) -> str:
+    """Names of what the structures carry, for a message."""
+    info = sorted({str(key) for atoms in structures for key in atoms.info})
+    arrays = sorted({key for atoms in structures for key in atoms.arrays} - {"numbers", "positions"})
+    return f"the entries {', '.join(info) or 'none'} of structures and {', '.join(arrays) or 'none'} of atoms"
 
 
 def _batches(structures):

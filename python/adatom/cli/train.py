@@ -61,6 +61,8 @@ def train(
             {"model": str(result.model), "parameters": result.parameters, "epochs": result.epochs, "valid": result.valid, "tests": result.tests, "plots": plots}
         )
         return
+    if resume and not result.epochs:
+        typer.echo("the run had ended before; to train on, raise training.epochs (or the limit of training.seconds or training.patience that ended it)")
     table.tests(result.tests)
     typer.echo(f"{result.model}: {result.parameters} parameters")
 
@@ -100,14 +102,19 @@ class _Table:
         v = epoch["valid"]
         if self.columns is None:  # the first epoch tells which labels there are
             self.columns = _error_columns([v])
-            heads = [f"{name:>{max(len(name), 9)}}" for name, _ in self.columns]
-            console.print("epoch     rate    train loss    valid loss  " + "  ".join(heads) + "      time", highlight=False)
-        values = [f"{_number(value(v)):>{max(len(name), 9)}}" for name, value in self.columns]
-        console.print(
-            f"{epoch['epoch'] + 1:5d}  {epoch['learning_rate']:.1e}  {epoch['train_loss']:12.5g}  {v['loss']:12.5g}  {'  '.join(values)}"
-            f"  {epoch['seconds']:6.0f} s{'  *' if epoch['best'] else ''}",
-            highlight=False,
-        )
+            if len(self._heads()) > console.width:
+                self.columns = _error_columns([v], by_element=False)
+            console.print(self._heads(), highlight=False, soft_wrap=True)
+        numbers = (f"{epoch['epoch'] + 1}", f"{epoch['learning_rate']:.1e}", f"{epoch['train_loss']:.5g}", f"{v['loss']:.5g}")
+        line = self._line(*numbers, [_number(value(v)) for _, value in self.columns], f"{epoch['seconds']:.0f} s", "*" if epoch["best"] else " ")
+        console.print(line, highlight=False, soft_wrap=True)
+
+    def _heads(self) -> str:
+        return self._line("epoch", "rate", "train loss", "valid loss", [name for name, _ in self.columns], "time", " ")
+
+    def _line(self, epoch: str, rate: str, train: str, valid: str, errors: list[str], time: str, best: str) -> str:
+        widths = [max(len(name), 9) for name, _ in self.columns]
+        return f"{epoch:>5} {rate:>7}  {train:>10}  {valid:>10}  {'  '.join(f'{e:>{n}}' for e, n in zip(errors, widths))} {time:>7} {best}"
 
     def tests(self, tests: dict[str, dict[str, Any]]) -> None:
         if not tests:
@@ -127,7 +134,7 @@ class _Table:
         common.console().print(table)
 
 
-def _error_columns(sets: list[dict[str, Any]]) -> list[tuple[str, Callable[[dict[str, Any]], float | None]]]:
+def _error_columns(sets: list[dict[str, Any]], by_element: bool = True) -> list[tuple[str, Callable[[dict[str, Any]], float | None]]]:
     """Name and value of each column of RMSEs, milli-units: energies, forces, forces by element where there are few, stresses; of what is labelled."""
 
     def column(*path: str) -> Callable[[dict[str, Any]], float | None]:
@@ -140,7 +147,7 @@ def _error_columns(sets: list[dict[str, Any]]) -> list[tuple[str, Callable[[dict
 
     columns = [("E meV/atom", column("energy_per_atom_rmse")), ("F meV/A", column("force_rmse"))]
     elements = dict.fromkeys(element for e in sets for element in e.get("force_rmse_by_element", {}))
-    if 1 < len(elements) <= MOST_ELEMENTS:
+    if by_element and 1 < len(elements) <= MOST_ELEMENTS:
         columns += [(f"F {element}", column("force_rmse_by_element", element)) for element in elements]
     columns.append(("S meV/A^3", column("stress_rmse")))
     return [(name, value) for name, value in columns if any(value(e) is not None for e in sets)]

@@ -182,7 +182,8 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
     if not 0 < select.held_out < 1:
         raise ValueError(f"select.held_out is {select.held_out}, expected a part between 0 and 1: calibration needs configurations that were not trained on")
     if label.calculator not in CALCULATORS and not re.fullmatch(r"[\w.]+:\w+", label.calculator):
-        raise ValueError(f"label.calculator is '{label.calculator}', expected {', '.join(CALCULATORS)} or module:function, a function that returns an ASE calculator")
+        known = ", ".join(CALCULATORS)
+        raise ValueError(f"label.calculator is '{label.calculator}', expected {known} or module:function, a function that returns an ASE calculator")
     try:
         json.dumps(label.parameters)
     except TypeError as error:
