@@ -211,9 +211,15 @@ def test_the_tables_of_the_command(config, tmp_path):
     lines = done.stderr.splitlines()
     header = next(line for line in lines if line.startswith("epoch"))
     assert re.findall(r"E meV/atom|F meV/A|F [CHNO]\b|S meV/A\^3", header) == ["E meV/atom", "F meV/A", "F C", "F H", "F N", "F O"]
-    epochs = [line for line in lines if re.match(r" +\d+  \d", line)]
+    epochs = [line for line in lines if re.match(r" +\d+ +\d\.\de", line)]
     assert len(epochs) == 4 and all(len(line.split()) - (line.endswith("*")) == 12 for line in epochs)
     assert all(name in done.stdout for name in ("3bpa_sample", "E meV/atom", "F meV/A", "F O"))
+
+    again = subprocess.run([*arguments[:-1], "--resume"], env={**environment, "COLUMNS": "80"}, capture_output=True, text=True, check=True)
+    assert "the run had ended before" in again.stdout
+    done = subprocess.run(arguments[:-1], env={**environment, "COLUMNS": "80"}, capture_output=True, text=True, check=True)
+    lines = [line for line in done.stderr.splitlines() if re.match(r"epoch| +\d+ +\d\.\de", line)]
+    assert len(lines) == 5 and "F O" not in lines[0] and max(map(len, lines)) <= 80
 
 
 def test_the_command_writes_a_model_a_log_and_pictures(config, tmp_path):
