@@ -8,6 +8,7 @@
 
 #include "gnn/evaluator.hpp"
 #include "gnn/network.hpp"
+#include "gnn/threads.hpp"
 
 namespace adatom::gnn {
 namespace {
@@ -39,13 +40,11 @@ std::filesystem::path backend_folder() {
   return std::filesystem::exists(folder / "lib" / "libadatom_cpu_v2.so") ? folder / "lib" : folder;
 }
 
-using MakeEvaluator = Evaluator* (*)(std::shared_ptr<const Network>, Scalar);
-using FmaPeak = double (*)(bool, int);
+using MakeEvaluator = Evaluator* (*)(std::shared_ptr<const Network>, Scalar, Threads&);
 using Multiply = void (*)(int, int, int, const double*, const double*, double*, bool);
 struct Backend {
   std::string name;
   MakeEvaluator make = nullptr;
-  FmaPeak fma_peak = nullptr;
   Multiply multiply = nullptr;
 };
 
@@ -64,10 +63,9 @@ Backend load() {
       reasons += std::string("\n  ") + level.name + ": " + dlerror();
       continue;
     }
-    void *make = dlsym(handle, "adatom_cpu_evaluator"), *peak = dlsym(handle, "adatom_cpu_fma_peak"), *multiply = dlsym(handle, "adatom_cpu_multiply"),
-         *interface = dlsym(handle, "adatom_cpu_interface");
-    if (make && peak && multiply && interface && std::string(reinterpret_cast<const char* (*)()>(interface)()) == ADATOM_INTERFACE_ID)
-      return {std::string("cpu-") + level.name, reinterpret_cast<MakeEvaluator>(make), reinterpret_cast<FmaPeak>(peak), reinterpret_cast<Multiply>(multiply)};
+    void *make = dlsym(handle, "adatom_cpu_evaluator"), *multiply = dlsym(handle, "adatom_cpu_multiply"), *interface = dlsym(handle, "adatom_cpu_interface");
+    if (make && multiply && interface && std::string(reinterpret_cast<const char* (*)()>(interface)()) == ADATOM_INTERFACE_ID)
+      return {std::string("cpu-") + level.name, reinterpret_cast<MakeEvaluator>(make), reinterpret_cast<Multiply>(multiply)};
     reasons += "\n  " + file.string() + " was compiled from other sources than the library that loads it";
   }
   if (!wanted.empty() && reasons.empty()) reasons = "\n  ADATOM_CPU is '" + wanted + "', expected v2, v3 or v4";
@@ -111,10 +109,8 @@ const CudaBackend& cuda_backend() {
 }  // namespace
 
 std::unique_ptr<Evaluator> make_cpu_evaluator(std::shared_ptr<const Network> network, Scalar scalar) {
-  return std::unique_ptr<Evaluator>(backend().make(std::move(network), scalar));
+  return std::unique_ptr<Evaluator>(backend().make(std::move(network), scalar, threads()));
 }
-
-double cpu_fma_peak(bool single_precision, int threads) { return backend().fma_peak(single_precision, threads); }
 
 void cpu_multiply(int m, int k, int n, const double* a, const double* b, double* c, bool accumulate) { backend().multiply(m, k, n, a, b, c, accumulate); }
 

@@ -98,7 +98,7 @@ class Evaluator {
   virtual void refresh() = 0;
 
   virtual EvaluatorCounters counters() const = 0;
-  virtual void set_threads(int threads) = 0;  ///< 0: as OpenMP decides
+  virtual void set_threads(int threads) = 0;  ///< 0: as Threads::usual says
 };
 
 /// The assembled network: independent of precision and instruction set. Opaque here; see gnn/network.hpp.
@@ -121,10 +121,6 @@ std::string cuda_backend_name();
 
 /// Name of the backend that make_cpu_evaluator uses, e.g. "cpu-v4".
 std::string cpu_backend_name();
-
-/// Multiply-add peak of the machine with the instruction set in use, floating-point operations per second of `threads` threads (0: as OpenMP decides);
-/// measured, takes 0.1 s.
-double cpu_fma_peak(bool single_precision, int threads);
 
 /// c = a b (or c += a b) for dense matrices, row major: a [m][k], b [k][n], c [m][n]. With the instruction set in use; the same bits for any machine that has
 /// it.

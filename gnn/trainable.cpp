@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "gnn/builder/build.hpp"
+#include "gnn/threads.hpp"
 
 namespace adatom::gnn {
 
@@ -27,28 +28,26 @@ std::shared_ptr<const Network> TrainableNetwork::network() const { return networ
 void TrainableNetwork::assign(const double* values, int threads) {
   if (values != values_.data()) std::copy(values, values + values_.size(), values_.begin());
   const int tables = static_cast<int>(assembly_->tables.size());
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-  for (int k = 0; k <= tables; ++k) {
+  parallel_for(gnn::threads(), threads, tables + 1, 1, [&](std::int64_t k, std::int64_t, int) {
     if (k < tables) {
       assembly_->tables[tables - 1 - k]->forward(values_.data());  // those of the last layer are the largest
     } else {
       for (const auto& step : assembly_->copies) step->forward(values_.data());
     }
-  }
+  });
   for (const auto& step : assembly_->species) step->forward(values_.data());
 }
 
 void TrainableNetwork::add_gradient(ArrayGradients arrays, double* gradient, int threads) const {
   for (const auto& step : assembly_->species) step->reverse(values_.data(), arrays, gradient);
   const int tables = static_cast<int>(assembly_->tables.size());
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-  for (int k = 0; k <= tables; ++k) {
+  parallel_for(gnn::threads(), threads, tables + 1, 1, [&](std::int64_t k, std::int64_t, int) {
     if (k < tables) {
       assembly_->tables[tables - 1 - k]->reverse(values_.data(), arrays, gradient);
     } else {
       for (const auto& step : assembly_->copies) step->reverse(values_.data(), arrays, gradient);
     }
-  }
+  });
 }
 
 }  // namespace adatom::gnn

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "potential/batch.hpp"
 
-#include <omp.h>
-
-#include <exception>
 #include <stdexcept>
+#include <string>
 
 #include "adatom/neighbor_list.hpp"
+#include "gnn/threads.hpp"
 
 namespace adatom {
 
@@ -14,24 +13,18 @@ void Batch::assign(const std::vector<Structure>& structures, std::size_t begin, 
   const std::size_t n = end - begin;
   std::vector<NeighborList> lists(n, NeighborList(cutoff));
   // A single structure is shared by the threads, several are dealt out to them.
-  const int outer = n == 1 ? 1 : (threads > 0 ? threads : omp_get_max_threads());
-  std::vector<std::exception_ptr> failures(n);
-#pragma omp parallel for schedule(dynamic) num_threads(outer)
-  for (std::size_t k = 0; k < n; ++k) {
+  gnn::Threads& team = gnn::threads();
+  const int outer = n == 1 ? 1 : (threads > 0 ? threads : team.usual());
+  std::vector<std::string> failures(n);
+  gnn::parallel_for(team, outer, static_cast<std::int64_t>(n), 1, [&](std::int64_t k, std::int64_t, int) {
     try {
       lists[k].update(structures[begin + k], n == 1 ? threads : 1);
-    } catch (...) {
-      failures[k] = std::current_exception();
-    }
-  }
-  for (std::size_t k = 0; k < n; ++k) {
-    if (!failures[k]) continue;
-    try {
-      std::rethrow_exception(failures[k]);
     } catch (const std::invalid_argument& error) {
-      throw std::invalid_argument("structure " + std::to_string(begin + k) + " (counted from 0) of the batch: " + error.what());
+      failures[k] = error.what();
     }
-  }
+  });
+  for (std::size_t k = 0; k < n; ++k)
+    if (!failures[k].empty()) throw std::invalid_argument("structure " + std::to_string(begin + k) + " (counted from 0) of the batch: " + failures[k]);
 
   first_edge_.assign(1, 0);
   sender_.clear(), shift_.clear(), shifts_.clear(), positions_.clear();

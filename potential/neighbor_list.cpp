@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: MIT
 #include "adatom/neighbor_list.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cmath>
-#include <exception>
 #include <limits>
+#include <optional>
 #include <span>
 #include <sstream>
 #include <stdexcept>
 #include <tuple>
 #include <utility>
 
+#include "gnn/threads.hpp"
 #include "potential/cell_grid.hpp"
 
 namespace adatom {
@@ -225,6 +224,7 @@ void NeighborList::build(const Structure& structure, int threads) {
     int sender, cell;
   };
   struct Worker {
+    std::optional<Search> search;
     std::vector<Edge> edges;
     CellNumbers cells;
     std::vector<ClosePair> close_pairs;
@@ -234,43 +234,34 @@ void NeighborList::build(const Structure& structure, int threads) {
     int worker = 0;
     std::size_t begin = 0;
   };
-  if (threads == 0) threads = omp_get_max_threads();
+  gnn::Threads& team = gnn::threads();
+  if (threads == 0) threads = team.usual();
   threads = std::clamp(n / receivers_per_thread, 1, threads);
   std::vector<Worker> workers(threads);
   std::vector<Block> blocks((n + receivers_per_block - 1) / receivers_per_block);
   std::vector<std::int64_t> first_edge(n + 1, 0);
-  std::exception_ptr failure;
 
-#pragma omp parallel num_threads(threads)
-  {
-    Worker& worker = workers[omp_get_thread_num()];
-    Search search(grid, range, near);
-#pragma omp for schedule(dynamic)
-    for (int block = 0; block < static_cast<int>(blocks.size()); ++block) {
-      try {
-        blocks[block] = {omp_get_thread_num(), worker.edges.size()};
-        const int begin = block * receivers_per_block, end = std::min(n, begin + receivers_per_block);
-        for (int i = begin; i < end; ++i) {
-          const std::size_t before = worker.edges.size();
-          const Cell& wraps_i = grid.wraps[i];
-          for (const std::uint64_t key : search.neighbors(i)) {
-            const int j = static_cast<int>(key >> 32);
-            const Cell &image = grid.image_cells[key & 0xffffffffu], &wraps_j = grid.wraps[j];
-            // The wrapped r = w + S wraps: w_j - w_i + S H = r_j - r_i + S (H + wraps_i - wraps_j). For one j, h and H have the same order.
-            const Cell h = {image[0] + wraps_i[0] - wraps_j[0], image[1] + wraps_i[1] - wraps_j[1], image[2] + wraps_i[2] - wraps_j[2]};
-            if (i == j && same(h, {0, 0, 0})) continue;
-            worker.edges.push_back({j, worker.cells.number(h)});
-            if (search.any_near() && i <= j && squared_distance(structure, i, j, h) < near * near) worker.close_pairs.push_back({i, j, h});
-          }
-          first_edge[i + 1] = static_cast<std::int64_t>(worker.edges.size() - before);
-        }
-      } catch (...) {
-#pragma omp critical(adatom_neighbor_list)
-        failure = std::current_exception();
+  gnn::parallel_for(team, threads, static_cast<std::int64_t>(blocks.size()), 1, [&](std::int64_t block, std::int64_t, int thread) {
+    Worker& worker = workers[thread];
+    if (!worker.search) worker.search.emplace(grid, range, near);
+    Search& search = *worker.search;
+    blocks[block] = {thread, worker.edges.size()};
+    const int begin = static_cast<int>(block) * receivers_per_block, end = std::min(n, begin + receivers_per_block);
+    for (int i = begin; i < end; ++i) {
+      const std::size_t before = worker.edges.size();
+      const Cell& wraps_i = grid.wraps[i];
+      for (const std::uint64_t key : search.neighbors(i)) {
+        const int j = static_cast<int>(key >> 32);
+        const Cell &image = grid.image_cells[key & 0xffffffffu], &wraps_j = grid.wraps[j];
+        // The wrapped r = w + S wraps: w_j - w_i + S H = r_j - r_i + S (H + wraps_i - wraps_j). For one j, h and H have the same order.
+        const Cell h = {image[0] + wraps_i[0] - wraps_j[0], image[1] + wraps_i[1] - wraps_j[1], image[2] + wraps_i[2] - wraps_j[2]};
+        if (i == j && same(h, {0, 0, 0})) continue;
+        worker.edges.push_back({j, worker.cells.number(h)});
+        if (search.any_near() && i <= j && squared_distance(structure, i, j, h) < near * near) worker.close_pairs.push_back({i, j, h});
       }
+      first_edge[i + 1] = static_cast<std::int64_t>(worker.edges.size() - before);
     }
-  }
-  if (failure) std::rethrow_exception(failure);
+  });
 
   std::vector<ClosePair> close_pairs;
   std::vector<Cell> cells;
@@ -290,16 +281,15 @@ void NeighborList::build(const Structure& structure, int threads) {
   for (int i = 0; i < n; ++i) first_edge[i + 1] += first_edge[i];
   sender_.resize(first_edge[n]);
   shift_.resize(first_edge[n]);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int block = 0; block < static_cast<int>(blocks.size()); ++block) {
+  gnn::parallel_for(team, threads, static_cast<std::int64_t>(blocks.size()), 1, [&](std::int64_t block, std::int64_t, int) {
     const Worker& worker = workers[blocks[block].worker];
     const Edge* edge = worker.edges.data() + blocks[block].begin;
-    const std::int64_t end = first_edge[std::min(n, (block + 1) * receivers_per_block)];
+    const std::int64_t end = first_edge[std::min<std::int64_t>(n, (block + 1) * receivers_per_block)];
     for (std::int64_t e = first_edge[block * receivers_per_block]; e < end; ++e, ++edge) {
       sender_[e] = edge->sender;
       shift_[e] = worker.rows[edge->cell];
     }
-  }
+  });
   shifts_.assign(cells.size(), Vector3{});
   for (std::size_t row = 0; row < cells.size(); ++row)
     for (int k = 0; k < 3; ++k)

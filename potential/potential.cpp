@@ -9,6 +9,7 @@
 #include "adatom/elements.hpp"
 #include "adatom/neighbor_list.hpp"
 #include "gnn/evaluator.hpp"
+#include "gnn/threads.hpp"
 #include "potential/batch.hpp"
 #include "potential/cell_grid.hpp"
 #include "potential/model_file.hpp"
@@ -374,7 +375,8 @@ Potential::~Potential() = default;
 
 Potential Potential::load(const std::filesystem::path& path, const LoadOptions& options) {
   const std::string backend = options.device == Device::cuda ? gnn::cuda_backend_name() : gnn::cpu_backend_name();
-  if (options.threads < 0) throw std::invalid_argument("number of threads is " + std::to_string(options.threads) + ": expected 0 (as OpenMP decides) or more");
+  if (options.threads < 0)
+    throw std::invalid_argument("number of threads is " + std::to_string(options.threads) + ": expected 0 (OMP_NUM_THREADS, else all CPUs) or more");
 
   if (options.matmul != Matmul::exact && (options.device != Device::cuda || options.precision != Precision::float32))
     throw std::invalid_argument("matmul tf32 and bf16 are for device cuda and float32: leave matmul at exact, or set these");
@@ -540,6 +542,7 @@ std::vector<Result> Potential::evaluate(const std::vector<Structure>& structures
       const std::size_t most = implementation_->evaluator->finds_neighbours() ? atoms_per_device_batch : atoms_per_batch;
       if (end > begin && atoms > most) break;
     }
+    gnn::threads().heed();
     implementation_->evaluate_batch(structures, begin, end, request, results);
   }
   return results;
@@ -645,7 +648,7 @@ Counters Potential::counters() const {
 }
 
 void Potential::set_threads(int threads) {
-  if (threads < 0) throw std::invalid_argument("number of threads is " + std::to_string(threads) + ": expected 0 (as OpenMP decides) or more");
+  if (threads < 0) throw std::invalid_argument("number of threads is " + std::to_string(threads) + ": expected 0 (OMP_NUM_THREADS, else all CPUs) or more");
   implementation_->threads = threads;
   implementation_->evaluator->set_threads(threads);
   if (implementation_->dual_evaluator) implementation_->dual_evaluator->set_threads(threads);

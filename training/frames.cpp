@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "training/frames.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <limits>
+#include <mutex>
 
 #include "adatom/neighbor_list.hpp"
 #include "datasets/extxyz_reader.hpp"
 #include "datasets/xxhash.hpp"
+#include "gnn/threads.hpp"
 
 namespace adatom::training {
 
@@ -74,21 +74,21 @@ void FrameSet::count_edges(double cutoff, int threads) {
   const auto n = static_cast<std::int64_t>(size());
   std::int64_t wrong = n;
   std::string reason;
-#pragma omp parallel num_threads(threads > 0 ? threads : omp_get_max_threads())
-  {
+  std::mutex one_at_a_time;
+  gnn::Threads& team = gnn::threads();
+  gnn::parallel_for(team, threads > 0 ? threads : team.usual(), n, 16, [&](std::int64_t begin, std::int64_t end, int) {
     NeighborList list(cutoff);
     Frame space;
-#pragma omp for schedule(dynamic, 16)
-    for (std::int64_t k = 0; k < n; ++k) {
+    for (std::int64_t k = begin; k < end; ++k) {
       try {
         list.update(get(k, space).structure, 1);
         infos_[k].edges = static_cast<std::uint32_t>(std::min<std::size_t>(list.sender().size(), std::numeric_limits<std::uint32_t>::max()));
       } catch (const std::exception& error) {
-#pragma omp critical(count_edges_error)
+        const std::lock_guard lock(one_at_a_time);
         if (k < wrong) wrong = k, reason = error.what();
       }
     }
-  }
+  });
   if (wrong < n) throw DataError(origin(wrong) + ": " + reason);
 }
 

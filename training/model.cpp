@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "training/model.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
+
+#include "gnn/threads.hpp"
 
 namespace adatom::training {
 
 TrainingModel::TrainingModel(const ModelFile& file, const std::vector<int>& elements, TrainingPrecision precision, Device device, int threads, int knots)
-    : file_(file), threads_(threads > 0 ? threads : omp_get_max_threads()) {
+    : file_(file), threads_(threads > 0 ? threads : gnn::threads().usual()) {
   gnn::NetworkOptions options;
   options.elements = file.elements;
   options.heads = static_cast<int>(file.heads.size());

@@ -26,7 +26,7 @@ struct ParameterBlock {
 /// A model under training: parameters in double, networks of all its heads, evaluators in the precision of the run.
 class TrainingModel {
  public:
-  /// `elements`: atomic numbers that the data has (a subset of the model's); others keep their weights. `threads` 0: as OpenMP decides. Throws
+  /// `elements`: atomic numbers that the data has (a subset of the model's); others keep their weights. `threads` 0: OMP_NUM_THREADS, or as many as there are CPUs. Throws
   /// std::runtime_error that says why for a device that cannot be used.
   TrainingModel(const ModelFile& file, const std::vector<int>& elements, TrainingPrecision precision, Device device, int threads, int knots = 0);
 

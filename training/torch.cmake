@@ -35,7 +35,7 @@ add_library(adatom_training STATIC
   trainer_checkpoint.cpp
   trainer_steps.cpp)
 target_compile_definitions(adatom_training PRIVATE ADATOM_VERSION="${PROJECT_VERSION}")
-target_link_libraries(adatom_training PUBLIC adatom_training_core adatom_datasets adatom_flags OpenMP::OpenMP_CXX)
+target_link_libraries(adatom_training PUBLIC adatom_training_core adatom_datasets adatom_flags)
 target_include_directories(adatom_training SYSTEM PUBLIC "${torch_folder}/include" "${torch_folder}/include/torch/csrc/api/include")
 target_link_directories(adatom_training PUBLIC "${torch_folder}/lib")
 target_link_libraries(adatom_training PUBLIC torch torch_cpu c10)

@@ -5,8 +5,8 @@
 
 namespace adatom::gnn::cpu {
 
-Evaluator* make_dual32(std::shared_ptr<const Network> network) {
-  return new CpuEvaluator<Dual<float>, vector_bytes / sizeof(Base<Dual<float>>), linear_rows / 2>(std::move(network));
+Evaluator* make_dual32(std::shared_ptr<const Network> network, Threads& team) {
+  return new CpuEvaluator<Dual<float>, vector_bytes / sizeof(Base<Dual<float>>), linear_rows / 2>(std::move(network), team);
 }
 
 }  // namespace adatom::gnn::cpu

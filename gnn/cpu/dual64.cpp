@@ -5,8 +5,8 @@
 
 namespace adatom::gnn::cpu {
 
-Evaluator* make_dual64(std::shared_ptr<const Network> network) {
-  return new CpuEvaluator<Dual<double>, vector_bytes / sizeof(Base<Dual<double>>), linear_rows / 2>(std::move(network));
+Evaluator* make_dual64(std::shared_ptr<const Network> network, Threads& team) {
+  return new CpuEvaluator<Dual<double>, vector_bytes / sizeof(Base<Dual<double>>), linear_rows / 2>(std::move(network), team);
 }
 
 }  // namespace adatom::gnn::cpu

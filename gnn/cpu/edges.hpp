@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Edges within the cutoff: their vectors, the repulsion of close pairs, and forces and virials that come back along them.
 #pragma once
-#include <omp.h>
-
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -12,6 +10,7 @@
 #include "gnn/cpu/topology.hpp"
 #include "gnn/cpu/workspace.hpp"
 #include "gnn/network.hpp"
+#include "gnn/threads.hpp"
 
 namespace adatom::gnn::cpu {
 
@@ -98,7 +97,7 @@ class EdgeList {
     }
   }
 
-  void collect(const Graph& g, GraphResult& result, int threads) {
+  void collect(const Graph& g, GraphResult& result, Threads& team, int threads) {
     result.energy = 0.0;
     for (int i = 0; i < g.n_receivers; ++i) {
       const int z = g.species[i];
@@ -111,8 +110,7 @@ class EdgeList {
       for (std::size_t c = 0; c < topology_.chunks.size(); ++c)
         for (int a = 0; a < 9; ++a) result.virial[a] += chunk_virials_[9 * c + a];
     if (!wanted_.forces) return;
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (int n = 0; n < g.n_nodes; ++n) {
+    parallel_for_each(team, threads, g.n_nodes, [&](std::int64_t n) {
       Sum f[3] = {Sum(0), Sum(0), Sum(0)};
       double v[9] = {};
       for (std::int64_t s = topology_.node_first[n]; s < topology_.node_first[n + 1]; ++s) {
@@ -127,7 +125,7 @@ class EdgeList {
           if (result.force_tangents) result.force_tangents[3 * std::size_t(n) + a] = f[a].d;
       }
       if (wanted_.atom_virials) std::copy(v, v + 9, result.atom_virials + 9 * std::size_t(n));
-    }
+    });
   }
 
   std::size_t bytes() const {

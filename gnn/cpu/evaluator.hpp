@@ -22,8 +22,8 @@ namespace adatom::gnn::cpu {
 template <class S, int W, int RB>
 class CpuEvaluator final : public Evaluator {
  public:
-  explicit CpuEvaluator(std::shared_ptr<const Network> network)
-      : network_(std::move(network)), edges_(*network_, topology_), tiles_(*network_, topology_, edges_), gradients_(*network_) {
+  CpuEvaluator(std::shared_ptr<const Network> network, Threads& team)
+      : network_(std::move(network)), team_(team), edges_(*network_, topology_), tiles_(*network_, topology_, edges_), gradients_(*network_) {
     pack();
     for (const auto& layer : layers_) {
       tiles_.check(layer);
@@ -43,7 +43,7 @@ class CpuEvaluator final : public Evaluator {
     detected_ = {result.member_energies, result.force_std, result.distances, result.whitened};
     if (detected_.wanted() && (is_dual<S> || !network_->detectors)) throw std::invalid_argument("the network has no detectors of uncertainty");
     run(graph, {graph.position_tangents, 1.0, nullptr, nullptr}, halo);
-    edges_.collect(graph, result, threads());
+    edges_.collect(graph, result, team_, threads());
     flops_ = count_flops(graph);
   }
 
@@ -53,11 +53,16 @@ class CpuEvaluator final : public Evaluator {
       wanted_ = {false, false, false};
       features_ = {};
       detected_ = {};
-      loss_ = &loss;
       gradients_.clear();
-      run(graph, {loss.forces, -1.0, loss.strains, loss.structure}, nullptr);
-      loss_ = nullptr;
-      gradients_.collect(gradient, threads());
+      {
+        struct Scope {  // also of an exception
+          CpuEvaluator& own;
+          ~Scope() { own.loss_ = nullptr; }
+        } scope{*this};
+        loss_ = &loss;
+        run(graph, {loss.forces, -1.0, loss.strains, loss.structure}, nullptr);
+      }
+      gradients_.collect(gradient, team_, threads());
     } else {
       (void)graph, (void)loss, (void)gradient;
       throw std::logic_error("gradients of weights need dual scalars");
@@ -101,7 +106,7 @@ class CpuEvaluator final : public Evaluator {
     for (const Layer& layer : network_->layers) layers_.emplace_back(*network_, layer);
     if (network_->detectors) detectors_ = PackedDetectors<T>(*network_->detectors);
   }
-  int threads() const { return wanted_threads_ > 0 ? wanted_threads_ : omp_get_max_threads(); }
+  int threads() const { return wanted_threads_ > 0 ? wanted_threads_ : team_.usual(); }
   int last() const { return static_cast<int>(layers_.size()) - 1; }
   bool keeps_inputs() const { return loss_ != nullptr; }
   const GradientBuffers<T>* buffers() const { return loss_ ? &gradients_ : nullptr; }
@@ -167,15 +172,14 @@ class CpuEvaluator final : public Evaluator {
   template <class Body>
   void run_chunks(Body body) {
     const int chunks = static_cast<int>(topology_.chunks.size()), groups = loss_ ? std::min(GradientBuffers<T>::groups, chunks) : chunks;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads()) if (threads() > 1)
-    for (int group = 0; group < groups; ++group) {
-      Workspace<S>& w = workspaces_[omp_get_thread_num()];
-      if (loss_) w.gradient = gradients_.group(group);
-      for (int chunk = int(std::int64_t(group) * chunks / groups); chunk < int(std::int64_t(group + 1) * chunks / groups); ++chunk) {
+    parallel_for(team_, threads(), groups, 1, [&](std::int64_t group, std::int64_t, int thread) {
+      Workspace<S>& w = workspaces_[thread];
+      if (loss_) w.gradient = gradients_.group(static_cast<int>(group));
+      for (int chunk = int(group * chunks / groups); chunk < int((group + 1) * chunks / groups); ++chunk) {
         w.virial = edges_.virial(chunk);
         body(chunk, w);
       }
-    }
+    });
   }
 
   void zero_adjoints(int t, int chunk) {
@@ -187,15 +191,14 @@ class CpuEvaluator final : public Evaluator {
   /// gu_[node] = sum of the node's slots in slot_gu_, for layer t; ghosts' rows are added to their owners'.
   void sum_adjoints(const Graph& g, int t, Halo* halo) {
     const int size = layers_[t].spec->conv_layout.size;
-#pragma omp parallel for schedule(static) num_threads(threads()) if (threads() > 1)
-    for (int n = 0; n < g.n_nodes; ++n) {
+    parallel_for_each(team_, threads(), g.n_nodes, [&](std::int64_t n) {
       S* to = gu_.data() + std::size_t(n) * size;
       std::fill(to, to + size, S(T(0)));
       for (std::int64_t s = topology_.node_first[n]; s < topology_.node_first[n + 1]; ++s) {
         const S* from = slot_gu_.data() + topology_.node_slot[s] * size;
         for (int k = 0; k < size; k += W) L::store(to + k, L::load(to + k) + L::load(from + k));
       }
-    }
+    });
     if (halo) halo->reverse(gu_.data(), size * sizeof(S), sizeof(T));
   }
 
@@ -613,6 +616,7 @@ class CpuEvaluator final : public Evaluator {
   }
 
   std::shared_ptr<const Network> network_;
+  Threads& team_;
   std::vector<PackedLayer<T>> layers_;
   Topology topology_;
   EdgeList<S> edges_;

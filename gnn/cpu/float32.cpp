@@ -5,8 +5,8 @@
 
 namespace adatom::gnn::cpu {
 
-Evaluator* make_float32(std::shared_ptr<const Network> network) {
-  return new CpuEvaluator<float, vector_bytes / sizeof(Base<float>), linear_rows>(std::move(network));
+Evaluator* make_float32(std::shared_ptr<const Network> network, Threads& team) {
+  return new CpuEvaluator<float, vector_bytes / sizeof(Base<float>), linear_rows>(std::move(network), team);
 }
 
 }  // namespace adatom::gnn::cpu

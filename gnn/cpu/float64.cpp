@@ -5,8 +5,8 @@
 
 namespace adatom::gnn::cpu {
 
-Evaluator* make_float64(std::shared_ptr<const Network> network) {
-  return new CpuEvaluator<double, vector_bytes / sizeof(Base<double>), linear_rows>(std::move(network));
+Evaluator* make_float64(std::shared_ptr<const Network> network, Threads& team) {
+  return new CpuEvaluator<double, vector_bytes / sizeof(Base<double>), linear_rows>(std::move(network), team);
 }
 
 }  // namespace adatom::gnn::cpu

@@ -6,6 +6,7 @@
 #pragma once
 #include "gnn/cpu/weights.hpp"
 #include "gnn/cpu/workspace.hpp"
+#include "gnn/threads.hpp"
 
 namespace adatom::gnn::cpu {
 
@@ -26,16 +27,16 @@ class GradientBuffers {
   std::size_t offset(int id) const { return offset_[id]; }
 
   /// Sums of all groups, in the order of the network's arrays.
-  void collect(ArrayGradients& gradient, int threads) const {
+  void collect(ArrayGradients& gradient, Threads& team, int threads) const {
     gradient.resize(offset_.size());
     for (std::size_t id = 0; id < offset_.size(); ++id) gradient[id].resize(network_.array_sizes[id]);
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-    for (std::size_t id = 0; id < offset_.size(); ++id)
+    parallel_for(team, threads, static_cast<std::int64_t>(offset_.size()), 1, [&](std::int64_t id, std::int64_t, int) {
       for (std::size_t k = 0; k < gradient[id].size(); ++k) {
         double sum = 0.0;
         for (int g = 0; g < groups; ++g) sum += values_[g * size_ + offset_[id] + k];
         gradient[id][k] = sum;
       }
+    });
     for (const Layer& layer : network_.layers) {
       for (const SplineTable* table : {&layer.table, &layer.density_table})
         if (table->id >= 0) unpack_table(*table, gradient[table->id]);

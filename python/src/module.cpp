@@ -4,11 +4,15 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <pybind11/stl/filesystem.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <mutex>
 #include <stdexcept>
 
+#include "adatom/interrupt.hpp"
 #include "adatom/potential.hpp"
 #include "adatom/uncertainty.hpp"
 
@@ -100,6 +104,12 @@ py::dict to_dict(Result&& result, const adatom::Request& request, int features) 
   return dict;
 }
 
+/// Lets Python's handlers of signals run, so that Ctrl-C ends a long evaluation. They run in the main thread only; in others this does nothing.
+void check_signals() {
+  const py::gil_scoped_acquire gil;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
 /// A Potential serves one thread at a time. Python threads may share one, since evaluation runs without the GIL behind this lock.
 class LockedPotential {
  public:
@@ -109,18 +119,33 @@ class LockedPotential {
   template <class Work>
   auto run(Work&& work) {
     const py::gil_scoped_release no_gil;
-    const std::lock_guard lock(mutex_);
+    wait_for_others();
+    const std::lock_guard lock(mutex_, std::adopt_lock);
+    holder_ = getpid();
+    const adatom::InterruptScope interrupts(check_signals);
     return work(potential_);
   }
   const adatom::ModelInfo& info() const { return potential_.info(); }
 
  private:
+  void wait_for_others() {
+    using namespace std::chrono_literals;
+    while (!mutex_.try_lock_for(50ms)) {
+      check_signals();
+      if (const pid_t holder = holder_; holder != 0 && holder != getpid())
+        throw std::runtime_error(
+            "this potential was at work in another thread when the process was forked: load it in the child, or start children with 'spawn'");
+    }
+  }
+
   adatom::Potential potential_;
-  std::mutex mutex_;
+  std::timed_mutex mutex_;
+  std::atomic<pid_t> holder_{0};  ///< process that took the lock last
 };
 
 std::unique_ptr<LockedPotential> load(const std::filesystem::path& file, const adatom::LoadOptions& options) {
   const py::gil_scoped_release no_gil;
+  const adatom::InterruptScope interrupts(check_signals);
   try {
     return std::make_unique<LockedPotential>(adatom::Potential::load(file, options));
   } catch (const std::runtime_error& error) {

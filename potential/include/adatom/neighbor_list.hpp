@@ -21,7 +21,7 @@ class ADATOM_EXPORT NeighborList {
 
   /// Rebuilds the list if the structure left the range in which it is complete (an atom moved more than skin/2, the cell, the periodicity or the
   /// atoms changed), and updates positions and shifts otherwise. Returns whether it was rebuilt.
-  /// `threads`: number of OpenMP threads, 0 for all.
+  /// `threads`: number of threads; 0: OMP_NUM_THREADS, else as many as there are CPUs.
   /// Throws std::invalid_argument (message names the atom or the cell vector) for NaN or infinite positions or cell, a singular cell that is
   /// periodic, and two atoms closer than 1e-3 angstrom.
   bool update(const Structure& structure, int threads = 0);

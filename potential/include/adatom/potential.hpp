@@ -22,7 +22,7 @@ enum class Matmul { exact, tf32, bf16 };
 struct LoadOptions {
   Device device = Device::cpu;
   Precision precision = Precision::float32;  ///< of the network; edge vectors and sums of energies are always double
-  int threads = 0;                           ///< OpenMP threads of an evaluation; 0: as OpenMP decides
+  int threads = 0;                           ///< of an evaluation; 0: OMP_NUM_THREADS, else as many as the CPUs that the process may use
   bool splines = true;                       ///< tabulate the radial functions (error checked against the MLP at load time)
   std::string head;                          ///< level of theory or modality; may be empty if the model has one head
   std::vector<int> elements;                 ///< keep only these atomic numbers (smaller tables); empty: all of the model's
