@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <time.h>
 
 #include <chrono>
 #include <cstdlib>
@@ -22,13 +23,23 @@ using std::chrono::milliseconds;
 // How long a thread spins before it sleeps. To wake it takes 5 to 50 us; the next loop of an evaluation follows after some us, the next evaluation of
 // dynamics after some 10 to 100.
 constexpr auto helper_spins = microseconds(1000), caller_spins = microseconds(200), contended_spins = microseconds(5);
-// A spinning thread that does not run for so long has lost its core to another process; the cores are taken as contended for a while then.
+// A thread that wants to run and does not for so long has lost its core to another process; the cores are taken as contended for a while then.
 constexpr auto lost_core = microseconds(100);
 constexpr auto contention_lasts = milliseconds(100);
+// Where a loop had to wait for a helper without a core, there is one helper fewer for a while.
+constexpr auto rest = milliseconds(50);
 
 std::atomic<Clock::rep> contended_until{0};
 
 bool contended(Clock::time_point now) { return now.time_since_epoch().count() < contended_until.load(std::memory_order_relaxed); }
+void contend(Clock::time_point now) { contended_until.store((now + contention_lasts).time_since_epoch().count(), std::memory_order_relaxed); }
+
+/// What this thread has run so far.
+Clock::duration cpu_time() {
+  timespec t{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec);
+}
 
 void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -52,7 +63,7 @@ void spin(Done done, Clock::duration limit) {
     }
     const Clock::time_point now = Clock::now();
     if (now - last > lost_core) {
-      contended_until.store((now + contention_lasts).time_since_epoch().count(), std::memory_order_relaxed);
+      contend(now);
       return;
     }
     if (now - start > most) return;
@@ -122,9 +133,12 @@ class Team {
   void run(int most, Work work, void* context) {
     if (most <= 1 || running_) return work(context, 0);
     running_ = true;
+    if (resting_ > 0) {
+      if (const Clock::time_point now = Clock::now(); now - rest_began_ > rest) --resting_, rest_began_ = now;
+    }
     while (static_cast<int>(helpers_.size()) < most - 1 && add_helper()) {
     }
-    work_ = work, context_ = context, most_ = most;
+    work_ = work, context_ = context, most_ = std::max(1, most - resting_);
     const unsigned open = loop_.load(std::memory_order_relaxed) + 1;
     loop_.store(open);
     loop_.notify_all();
@@ -132,11 +146,7 @@ class Team {
     // Closed: who has not come yet stays away. A helper first counts itself, then looks whether the loop is still open; here it is the other way round, so
     // that one of the two sees the other.
     loop_.store(open + 1);
-    for (int inside; (inside = inside_.load()) != 0;) {
-      spin([&] { return inside_.load(std::memory_order_relaxed) == 0; }, caller_spins);
-      inside = inside_.load();
-      if (inside != 0) inside_.wait(inside);
-    }
+    if (inside_.load() != 0) wait_for_helpers();
     running_ = false;
   }
 
@@ -164,12 +174,27 @@ class Team {
 
   void help(int k, unsigned seen);
 
+  void wait_for_helpers() {
+    const Clock::time_point begin = Clock::now();
+    for (int inside; (inside = inside_.load()) != 0;) {
+      spin([&] { return inside_.load(std::memory_order_relaxed) == 0; }, caller_spins);
+      inside = inside_.load();
+      if (inside != 0) inside_.wait(inside);
+    }
+    const Clock::time_point now = Clock::now();
+    if (!lost_core_.exchange(false) || now - begin < lost_core) return;
+    contend(now);  // it lost its core in the middle of a piece, and all others have waited
+    resting_ = std::min(resting_ + 1, most_ - 1), rest_began_ = now;
+  }
+
   std::vector<std::thread> helpers_;
   bool running_ = false;
   Work work_ = nullptr;  // what a loop is stays as it is while helpers are inside
   void* context_ = nullptr;
   int most_ = 0;
-  std::atomic<bool> stop_{false};
+  int resting_ = 0;
+  Clock::time_point rest_began_{};
+  std::atomic<bool> stop_{false}, lost_core_{false};
   alignas(64) std::atomic<unsigned> loop_{0};  // odd: a loop is open
   alignas(64) std::atomic<int> inside_{0};     // helpers at work
 };
@@ -192,7 +217,13 @@ void Team::help(int k, unsigned seen) {
     if (stop_) return;
     if (seen % 2 == 0) continue;
     inside_.fetch_add(1);
-    if (loop_.load() == seen && k < most_) work_(context_, k);
+    if (loop_.load() == seen && k < most_) {
+      const Clock::time_point start = Clock::now();
+      const Clock::duration ran_before = cpu_time();
+      work_(context_, k);
+      const Clock::duration without_core = (Clock::now() - start) - (cpu_time() - ran_before);
+      if (without_core > lost_core) lost_core_ = true;
+    }
     inside_.fetch_sub(1);
     inside_.notify_all();
   }
