@@ -7,6 +7,8 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "potential/number_text.hpp"
+
 namespace adatom {
 namespace {
 
@@ -81,7 +83,7 @@ static double fractional_coordinate(const Lattice& lattice, const Vector3& r, st
                                 ", not finite: check the structure that was read or the step that made it");
   const double s = dot(lattice.reciprocal[k], r);
   if (!(std::abs(s) <= largest_coordinate))
-    throw std::invalid_argument("atom " + std::to_string(i) + " (counted from 0) at " + text(r) + " lies " + std::to_string(s) +
+    throw std::invalid_argument("atom " + std::to_string(i) + " (counted from 0) at " + text(r) + " lies " + number_text(s) +
                                 (lattice.pbc[k] ? " cells" : " angstrom") + " from the origin, too far for double precision: wrap it into the cell");
   return s;
 }
@@ -120,7 +122,7 @@ BinCounts::BinCounts(const Lattice& lattice, const Vector3& extent, std::size_t 
     image_count *= 2 * std::ceil(reached / bins[k]) + 1;
     if (image_count > largest_image_count)
       throw std::invalid_argument("cell vector " + std::to_string(k) + " " + text(lattice.vectors[k]) + " spans a height of " +
-                                  std::to_string(lattice.heights[k]) + " angstrom, too small for a cutoff of " + std::to_string(range) +
+                                  number_text(lattice.heights[k]) + " angstrom, too small for a cutoff of " + number_text(range) +
                                   " angstrom: is the cell in angstrom?");
     reach[k] = static_cast<int>(reached);
     images[k] = (reach[k] + bins[k] - 1) / bins[k];
@@ -180,7 +182,7 @@ gnn::SearchBox search_box(const Structure& structure, double range) {
     box.periodic[k] = structure.pbc[k];
     if (counts.images[k] > most_images)
       throw std::invalid_argument("cell vector " + std::to_string(k) + " " + text(lattice.vectors[k]) + " spans a height of " +
-                                  std::to_string(lattice.heights[k]) + " angstrom, too small for a cutoff of " + std::to_string(range) +
+                                  number_text(lattice.heights[k]) + " angstrom, too small for a cutoff of " + number_text(range) +
                                   " angstrom on a device: is the cell in angstrom?");
   }
   return box;

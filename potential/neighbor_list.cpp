@@ -15,6 +15,7 @@
 
 #include "gnn/threads.hpp"
 #include "potential/cell_grid.hpp"
+#include "potential/number_text.hpp"
 
 namespace adatom {
 namespace {
@@ -184,9 +185,9 @@ std::uint64_t next_revision() {
 
 NeighborList::NeighborList(double cutoff, double skin) : cutoff_(cutoff), skin_(skin) {
   if (!(cutoff > 0) || !std::isfinite(cutoff))
-    throw std::invalid_argument("cutoff of a neighbour list is " + std::to_string(cutoff) + " angstrom: expected a positive number");
+    throw std::invalid_argument("cutoff of a neighbour list is " + number_text(cutoff) + " angstrom: expected a positive number");
   if (!(skin >= 0) || !std::isfinite(skin))
-    throw std::invalid_argument("skin of a neighbour list is " + std::to_string(skin) + " angstrom: expected zero or a positive number");
+    throw std::invalid_argument("skin of a neighbour list is " + number_text(skin) + " angstrom: expected zero or a positive number");
 }
 
 bool NeighborList::update(const Structure& structure, int threads) {

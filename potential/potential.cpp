@@ -13,6 +13,7 @@
 #include "potential/batch.hpp"
 #include "potential/cell_grid.hpp"
 #include "potential/model_file.hpp"
+#include "potential/number_text.hpp"
 
 namespace adatom {
 namespace {
@@ -84,7 +85,7 @@ std::array<double, 6> stress(const std::array<double, 9>& virial, const Matrix3&
   const auto& [a, b, c] = cell;
   const double volume = std::abs(a[0] * (b[1] * c[2] - b[2] * c[1]) + a[1] * (b[2] * c[0] - b[0] * c[2]) + a[2] * (b[0] * c[1] - b[1] * c[0]));
   if (!(volume > 0) || !std::isfinite(volume))
-    throw std::invalid_argument("the cell has a volume of " + std::to_string(volume) + " angstrom^3: a stress needs three cell vectors that span a volume");
+    throw std::invalid_argument("the cell has a volume of " + number_text(volume) + " angstrom^3: a stress needs three cell vectors that span a volume");
   const std::array<double, 9> w = symmetric(virial.data());
   return {-w[0] / volume, -w[4] / volume, -w[8] / volume, -w[5] / volume, -w[2] / volume, -w[1] / volume};
 }
@@ -399,7 +400,7 @@ Potential Potential::load(const std::filesystem::path& path, const LoadOptions& 
     made->find_detectors();
     made->assemble(options.elements.empty() ? std::vector<int>{kept.front()} : kept);
     if (const double r_max = gnn::cutoff(*made->network); std::abs(r_max - file.cutoff) > 1e-9 * file.cutoff)
-      throw std::runtime_error("its cutoff is " + std::to_string(file.cutoff) + " angstrom, but r_max of its architecture " + std::to_string(r_max) +
+      throw std::runtime_error("its cutoff is " + number_text(file.cutoff) + " angstrom, but r_max of its architecture " + number_text(r_max) +
                                ": convert the model again");
   } catch (const std::invalid_argument& error) {
     throw std::invalid_argument("model file '" + path.string() + "': " + error.what());

@@ -31,6 +31,10 @@ def cmake_prefix() -> str:
     return str(Path(__file__).parent)
 
 
+def __dir__() -> list[str]:
+    return [*__all__, "__doc__", "__file__", "__name__", "__path__"]
+
+
 def __getattr__(name: str):
     if name == "AdatomCalculator":  # imports ASE, which takes longer than everything else here together
         from adatom.calculator import AdatomCalculator

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from adatom import _core
+from adatom._core import ModelError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -41,57 +43,82 @@ class Result:
 
 
 class Potential:
-    """A potential. Threads may share one; their calls then run one after another, without the GIL."""
+    """A potential: `Potential.load(file)`, or `Potential(file)`, which is the same. Threads may share one; their calls then run one after another, without
+    the GIL."""
 
-    def __init__(self, core: _core.Potential, options: dict[str, Any] | None = None):
-        self._core = core
-        self._options = options  # of `load`, for a copy in another process
-
-    @classmethod
-    def load(
-        cls,
+    def __init__(
+        self,
         file: str | PathLike[str],
         device: str = "cpu",
-        dtype: Any = "float32",
+        dtype: Any = None,
         threads: int | None = None,
         splines: bool = True,
         head: str | None = None,
         elements: Sequence[int | str] | str | None = None,
         matmul: str = "exact",
-    ) -> Potential:
-        """Reads a model file (docs/model_file.md).
+    ):
+        """Reads a model file (docs/model_file.md); `~` in its path is the home folder.
 
-        device: "cpu" or "cuda". dtype: "float32" or "float64", the precision of the network (edge vectors and energy sums are always float64).
-        threads: OpenMP threads of an evaluation; None as OpenMP decides. splines: tabulate the radial functions.
-        head: level of theory; needed if the model has several. elements: keep only these, for smaller tables: symbols, atomic numbers or "Cu,O".
+        device: "cpu" or "cuda". dtype: "float32" (which None means) or "float64", the precision of the network (edge vectors and energy sums are always
+        float64). threads: of an evaluation; None for OMP_NUM_THREADS, else as many as the CPUs that the process may use. splines: tabulate the radial
+        functions. head: level of theory; needed if the model has several. elements: keep only these, for smaller tables: symbols, atomic numbers or "Cu,O".
         matmul: "exact", or on a GPU in float32 "tf32" or "bf16", linear maps on tensor cores with rounded inputs; `matmul_error` measures what they change.
 
         Raises FileNotFoundError, ModelError (a RuntimeError) if the file cannot be used, and ValueError for options that do not fit the model.
         """
-        path = Path(file)
+        if not isinstance(file, (str, PathLike)):
+            raise TypeError(f"Potential({file!r}): expected the path of a model file")
+        path = Path(file).expanduser()
         if not path.is_file():
-            raise FileNotFoundError(f"no model file at {fspath(file)}")
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads = {threads}, expected a positive number, or None to let OpenMP decide")
-        core = _core.Potential(
+            raise FileNotFoundError(f"no model file at {path}" + (" (a folder)" if path.is_dir() else ""))
+        self._file = path.resolve()
+        self._sha256 = _file_sha256(path)
+        self._dtype = dtype if isinstance(dtype, str) else np.dtype(np.float32 if dtype is None else dtype).name
+        self._threads = _thread_count(threads)
+        self._core = _core.Potential(
             path,
             device=_choice("device", device, _DEVICES),
-            precision=_choice("dtype", dtype if isinstance(dtype, str) else np.dtype(dtype).name, _PRECISIONS),
-            threads=threads or 0,
+            precision=_choice("dtype", self._dtype, _PRECISIONS),
+            threads=self._threads,
             splines=splines,
             head=head or "",
             elements=_atomic_numbers(elements or ()),
             matmul=_choice("matmul", matmul, _MATMULS),
         )
-        options = {"device": device, "dtype": dtype, "threads": threads, "splines": splines, "head": head, "elements": elements, "matmul": matmul}
-        return cls(core, {"file": path.resolve(), **options})
+        # For a copy in another process
+        self._options = {"device": device, "dtype": self._dtype, "splines": splines, "head": head, "elements": elements, "matmul": matmul}
+
+    @classmethod
+    def load(cls, file: str | PathLike[str], *arguments: Any, **options: Any) -> Potential:
+        """`Potential(file, ...)`, by the name that says what it does."""
+        return cls(file, *arguments, **options)
 
     def __deepcopy__(self, memo: dict) -> Potential:
         return self  # copies may share it
 
     def __reduce__(self):
-        """A pickle holds the path and the options, not the weights: the file is read again."""
-        return _load, (type(self), self._options)
+        """A pickle holds the path, the SHA-256 of the file and the options, not the weights: the file is read again, and must be the same."""
+        return _load, (type(self), self._file, self._sha256, {**self._options, "threads": self._threads or None})
+
+    @property
+    def file(self) -> Path:
+        """The model file."""
+        return self._file
+
+    @property
+    def sha256(self) -> str:
+        """Of the model file, when it was loaded."""
+        return self._sha256
+
+    @property
+    def dtype(self) -> str:
+        """Precision of the network, "float32" or "float64"."""
+        return self._dtype
+
+    @property
+    def device(self) -> str:
+        """ "cpu" or "cuda"."""
+        return self._options["device"]
 
     @property
     def cutoff(self) -> float:
@@ -162,10 +189,23 @@ class Potential:
         return self._core.matmul_error(_structure(atoms))
 
     def set_threads(self, threads: int | None) -> None:
-        self._core.set_threads(threads or 0)
+        """Of the evaluations to come; None for OMP_NUM_THREADS, else as many as the CPUs that the process may use."""
+        self._threads = _thread_count(threads)
+        self._core.set_threads(self._threads)
+
+    @property
+    def mirror_symmetric(self) -> bool:
+        """Whether a structure and its mirror image have the same energy. Networks whose features have no parity, as SevenNet's published ones, do not see to
+        that: enantiomers differ, and so do sites that only a reflection makes equal."""
+        return all(harmonic.endswith("e" if int(harmonic[:-1]) % 2 == 0 else "o") for harmonic in self.architecture.get("edge_harmonics", []))
 
     def __repr__(self) -> str:
-        return f"<adatom.Potential {self.summary}, cutoff {self.cutoff:g} angstrom, {len(self.elements)} elements, {self.backend}>"
+        from ase.data import chemical_symbols
+
+        names = [chemical_symbols[z] for z in self.elements]
+        elements = " ".join(names) if len(names) <= 12 else f"{len(names)} elements"
+        head = f", head {self.head}" if len(self.heads) > 1 else ""
+        return f"<adatom.Potential {self._file.name}: {self.summary}, {elements}{head}, {self._dtype}, {self.backend}>"
 
     @overload
     def evaluate(
@@ -199,6 +239,8 @@ class Potential:
         request = _core.Request(energies=energies, forces=forces, virial=stress, virials=stresses, features=features, uncertainty=uncertainty)
         if _is_structure(atoms):
             return _result(self._core.evaluate(_structure(atoms), request), atoms, stress, stresses)
+        if atoms is None or isinstance(atoms, (str, bytes)) or not isinstance(atoms, Iterable):
+            raise TypeError(f"got {type(atoms).__name__ if atoms is not None else 'None'}, expected an ase.Atoms or a list of them")
         batch = list(atoms)
         for i, item in enumerate(batch):
             if not _is_structure(item):
@@ -227,8 +269,31 @@ class Potential:
         return _result(self._core.feature_forces(_structure(atoms), np.asarray(weights, dtype=np.float64), request), atoms, stress, False)
 
 
-def _load(cls: type[Potential], options: dict[str, Any]) -> Potential:
-    return cls.load(**options)
+def _load(cls: type[Potential], file: Path, sha256: str, options: dict[str, Any]) -> Potential:
+    if not file.is_file():
+        raise FileNotFoundError(f"a pickled Potential was made of {file}, which is not there")
+    potential = cls(file, **options)
+    if potential.sha256 != sha256:
+        raise ModelError(
+            f"{file} is not the model file that the pickled Potential was made of: its SHA-256 is {potential.sha256}, expected {sha256}. "
+            "It was written anew in between; load it, or bring the old file back"
+        )
+    return potential
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _thread_count(threads: int | None) -> int:
+    """0, for None, lets the engine decide."""
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads = {threads}, expected a positive number, or None for OMP_NUM_THREADS, else all CPUs")
+    return threads or 0
 
 
 def _choice(name: str, value: Any, choices: dict) -> Any:

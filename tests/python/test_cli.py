@@ -11,10 +11,13 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+from ase import units
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
+from small_model import write_small_model
 
 import adatom
+import adatom.cli
 from adatom import AdatomCalculator
 from adatom.cli import bench as bench_module
 from adatom.cli.evaluate import label
@@ -108,7 +111,11 @@ def test_relax_the_cell(adatom_command, model_file, tmp_path):
     start, output = tmp_path / "start.extxyz", tmp_path / "relaxed.extxyz"
     ase.io.write(start, bulk("Cu", a=3.7))
     document = adatom_command("relax", model_file, start, "-o", output, "--cell", "--fmax", 0.001, as_json=True)
-    assert document["converged"] and np.abs(document["stress"]).max() < 1e-3
+    assert document["converged"] and np.abs(document["stress"]).max() / units.GPa == pytest.approx(document["smax_GPa"]) and document["smax_GPa"] < 0.01
+    rough = adatom_command("relax", model_file, start, "-o", output, "--cell", "--smax", 1.0, as_json=True)
+    assert 0.01 < rough["smax_GPa"] <= 1.0 and rough["steps"] < document["steps"]
+    assert "of the stress's components" in adatom_command("relax", model_file, start, "-o", output, "--cell").stdout
+    assert "--cell" in adatom_command("relax", model_file, start, "-o", output, "--smax", 1.0, check=False).stderr
     assert document["volume"] != pytest.approx(bulk("Cu", a=3.7).get_volume())
     molecule = tmp_path / "molecule.xyz"
     ase.io.write(molecule, ase.Atoms("CO", [[0, 0, 0], [0, 0, 1.2]]))
@@ -121,7 +128,7 @@ def test_relax_tells_when_it_did_not_converge(adatom_command, model_file, labell
     assert process.returncode == 2 and json.loads(process.stdout)["converged"] is False
 
 
-@pytest.mark.parametrize(("name", "message"), [("r.foo", "no format of that suffix"), ("nowhere/r.xyz", "there is no folder")])
+@pytest.mark.parametrize(("name", "message"), [("r.foo", "no format of that suffix"), ("nowhere/r.xyz", "there is no folder"), (".", "is a folder")])
 def test_relax_checks_first_what_it_will_write(adatom_command, model_file, labelled, tmp_path, name, message):
     process = adatom_command("relax", model_file, labelled, "-o", tmp_path / name, check=False)
     assert process.returncode == 1 and message in process.stderr and "Traceback" not in process.stderr
@@ -142,6 +149,34 @@ def test_info_tells_of_detectors(adatom_command, model_file):
     assert "32 members" in adatom_command("info", MODELS / "metals/model.safetensors").stdout
     document = adatom_command("info", model_file, as_json=True)
     assert document["uncertainty"]["members"] == 0 and document["uncertainty"]["why"]
+
+
+def test_names_are_printed_as_they_are(adatom_command, labelled, tmp_path):
+    """Square brackets are markup of the library that prints tables, an @ is an index of ASE's."""
+    model = write_small_model(tmp_path / "m[bold]:smile:.safetensors", heads=("a[red]b",))
+    structures = tmp_path / "x[0]@2.extxyz"
+    structures.write_bytes(labelled.read_bytes())
+
+    def printed(*arguments):
+        return "".join(adatom_command(*arguments).stdout.replace("│", "").split())  # long names are folded
+
+    assert model.name in printed("info", model) and "a[red]b" in printed("info", model)
+    assert structures.name in printed("eval", model, structures)
+    assert "[bold]:smile:" in printed("bench", model, "--atoms", 10, "--steps", 1)
+    assert "x[0]@2" in printed("data", "stats", structures)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), MemoryError("std::bad_alloc"), RuntimeError(), ValueError("no such thing")])
+def test_errors_are_one_line(monkeypatch, capsys, error):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(adatom.cli, "app", fail)
+    with pytest.raises(SystemExit) as end:
+        adatom.cli.main()
+    text = capsys.readouterr().err
+    assert end.value.code == 1 and text.startswith("adatom: error: ") and text.count("\n") == 1 and len(text) > 20
+    assert ("memory" in text) == isinstance(error, MemoryError)
 
 
 def test_version(adatom_command):

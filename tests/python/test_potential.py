@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -232,3 +234,57 @@ def test_gil_is_released(potential, copper):
         turns += 1
     worker.join()
     assert turns > 2, "no Python ran during an evaluation of 2048 atoms"
+
+
+def test_the_class_itself_loads(tmp_path, copper):
+    file = write_small_model(tmp_path / "model.safetensors")
+    assert Potential(file, dtype="float64").evaluate(copper).energy == Potential.load(str(file), dtype="float64").evaluate(copper).energy
+    with pytest.raises(TypeError, match="path of a model file"):
+        Potential(3.5)
+
+
+def test_a_path_from_home(tmp_path, monkeypatch):
+    write_small_model(tmp_path / "model.safetensors")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Potential.load("~/model.safetensors").file == (tmp_path / "model.safetensors").resolve()
+
+
+def test_a_pickle_is_of_one_model(tmp_path, copper):
+    file = write_small_model(tmp_path / "model.safetensors")
+    potential = Potential.load(file, dtype="float64", threads=2)
+    potential.set_threads(1)
+    pickled = pickle.dumps(potential)
+    copied = pickle.loads(pickled)
+    assert copied.evaluate(copper).energy == potential.evaluate(copper).energy
+    assert copied.__reduce__() == potential.__reduce__() and copied.__reduce__()[1][3]["threads"] == 1
+    write_small_model(file, seed=1)
+    with pytest.raises(ModelError, match="model.safetensors is not the model file that the pickled Potential was made of"):
+        pickle.loads(pickled)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match="model.safetensors"):
+        pickle.loads(pickled)
+
+
+def test_mirror_images(tmp_path, copper):
+    """A network without parity says so; one with parity has the same energy for a mirror image."""
+    image = copper.copy()
+    image.set_cell(-copper.cell.array)
+    image.positions *= -1
+    potential = Potential.load(write_small_model(tmp_path / "model.safetensors"), dtype="float64", splines=False)
+    assert potential.mirror_symmetric and potential.evaluate(image).energy == pytest.approx(potential.evaluate(copper).energy, abs=1e-9)
+    chiral = Potential.load(Path(__file__).parents[1] / "reference/data/models/sevennet_pseudo.safetensors")
+    assert chiral.mirror_symmetric == all(h in ("0e", "1o", "2e", "3o") for h in chiral.architecture["edge_harmonics"])
+
+
+@pytest.mark.parametrize("atoms", [None, "CO", 3])
+def test_what_is_no_structure(potential, atoms):
+    with pytest.raises(TypeError, match="expected an ase.Atoms"):
+        potential.evaluate(atoms)
+
+
+@pytest.mark.parametrize("x", [1e300, -1e12])
+def test_huge_coordinates_make_short_messages(potential, copper, x):
+    copper.positions[3, 1] = x
+    with pytest.raises(ValueError, match="atom 3 .*wrap it into the cell") as error:
+        potential.evaluate(copper)
+    assert len(str(error.value)) < 200

@@ -169,7 +169,7 @@ def test_the_calculator_has_them(calibrated, model_file, frames):
     atoms.calc = AdatomCalculator(calibrated)
     atoms.get_potential_energy()
     assert atoms.calc.results["force_std"].shape == (len(atoms),) and atoms.calc.results["member_energies"].shape == (12,)
-    assert atoms.calc.results["energy_std"] > 0 and atoms.calc.results["distances"].shape == (len(atoms),)
+    assert atoms.calc.results["energy_std"] > 0 and atoms.calc.results["feature_distances"].shape == (len(atoms),)
     atoms.calc = AdatomCalculator(calibrated, uncertainty=False)
     atoms.get_potential_energy()
     assert "force_std" not in atoms.calc.results

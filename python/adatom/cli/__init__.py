@@ -46,6 +46,12 @@ def main() -> None:
     """Runs the command; errors that a user can mend become one line on stderr and exit code 1."""
     try:
         app()
+    except MemoryError as error:
+        _fail(f"there is not enough memory ({error})" if str(error) else "there is not enough memory", error)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
-        typer.secho(f"adatom: error: {error}", fg="red", err=True)
-        raise SystemExit(1) from error
+        _fail(str(error) or type(error).__name__, error)
+
+
+def _fail(text: str, error: BaseException) -> None:
+    typer.secho(f"adatom: error: {text}", fg="red", err=True)
+    raise SystemExit(1) from error

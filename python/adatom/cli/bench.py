@@ -86,6 +86,8 @@ def bench(
     from rich.table import Table
 
     table = Table(show_header=False, title=document["summary"], title_justify="left")
+    table.add_column()
+    table.add_column(overflow="fold")  # names are printed whole
     for key, value in document.items():
         if key != "summary":
             table.add_row(key, " to ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in (value if isinstance(value, list) else [value])))

@@ -13,8 +13,11 @@ import typer
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
-Threads = Annotated[Optional[int], typer.Option("--threads", min=1, help="OpenMP threads; by default as OpenMP decides.")]
+Threads = Annotated[Optional[int], typer.Option("--threads", min=1, help="Threads; by default OMP_NUM_THREADS, else one for each CPU that the process may use.")]
 Head = Annotated[Optional[str], typer.Option("--head", help="Level of theory, for models with several.")]
+
+
+NOT_MIRROR_SYMMETRIC = "not symmetric: a structure and its mirror image have different energies, as in the network that these weights are from (no parity)"
 
 
 class Device(str, Enum):
@@ -37,10 +40,11 @@ DeviceOption = Annotated[Device, typer.Option("--device")]
 DTypeOption = Annotated[DType, typer.Option("--dtype", help="Precision of the network.")]
 
 
-def console():
+def console(**options):
+    """Prints text as it is: names of files, heads and keys may have brackets. Where markup is meant, `print(..., markup=True)` and `rich.markup.escape`."""
     from rich.console import Console
 
-    return Console()
+    return Console(markup=False, emoji=False, **options)
 
 
 def print_json(document: dict[str, Any]) -> None:
@@ -58,11 +62,10 @@ def _finite(x: Any) -> Any:
 
 def progress(quiet: bool, *columns):
     """A progress bar on stderr, so that stdout holds results only; none with --json. `columns`: in place of the count of what is done."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), *(columns or (MofNCompleteColumn(),)), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), *(columns or (MofNCompleteColumn(),)), TimeElapsedColumn())
+    return Progress(*columns, console=console(stderr=True), disable=quiet, transient=True)
 
 
 def load(model: Path, device: Device, dtype: DType, threads: int | None, head: str | None, matmul: Matmul = Matmul.exact):
@@ -78,13 +81,21 @@ def read_structures(file: Path, index: str = ":") -> list:
     if not file.is_file():
         raise FileNotFoundError(f"no structure file at {file}")
     try:
-        structures = ase.io.read(file, index=index)
+        structures = ase.io.read(file, index=index, do_not_split_by_at_sign=True)
     except Exception as error:  # ASE's readers raise whatever their parsing raises
         raise ValueError(f"{file}: ASE cannot read it ({type(error).__name__}: {error})") from error
     structures = structures if isinstance(structures, list) else [structures]
     if not structures:
         raise ValueError(f"{file}: no structures in it (index {index!r})")
     return structures
+
+
+def check_output_file(output: Path) -> None:
+    """Raises ValueError where no file can be written: what is known before the work had better be said then."""
+    if output.is_dir():
+        raise ValueError(f"{output} is a folder, expected the name of a file to write")
+    if not output.absolute().parent.is_dir():
+        raise ValueError(f"there is no folder {output.absolute().parent} for {output}")
 
 
 def symbols(numbers) -> list[str]:

@@ -24,7 +24,7 @@ def print_statistics(report: Report) -> None:
     _print_structures(console, data)
     counts = {severity: sum(finding.severity == severity for finding in report.findings) for severity in COLOURS}
     if counts["error"] or counts["warning"]:
-        console.print(f"{counts['error']} errors and {counts['warning']} warnings: see [bold]adatom data check[/bold]")
+        console.print(f"{counts['error']} errors and {counts['warning']} warnings: see [bold]adatom data check[/bold]", markup=True)
 
 
 def print_findings(report: Report, failed: bool) -> None:
@@ -33,10 +33,10 @@ def print_findings(report: Report, failed: bool) -> None:
     console = common.console()
     for finding in report.findings:
         colour = COLOURS[finding.severity]
-        console.print(f"[{colour}]{finding.severity}[/{colour}] [bold]{finding.code}[/bold]: {escape(finding.message)}", soft_wrap=True)
-        console.print(f"    {escape(finding.advice)}", soft_wrap=True)
+        console.print(f"[{colour}]{finding.severity}[/{colour}] [bold]{finding.code}[/bold]: {escape(finding.message)}", soft_wrap=True, markup=True)
+        console.print(f"    {finding.advice}", soft_wrap=True)
     verdict = "[red]not fit for training[/red]" if failed else "[green]fit for training[/green]"
-    console.print(f"{report.data['frames']} frames, {report.data['atoms']} atoms: {verdict}")
+    console.print(f"{report.data['frames']} frames, {report.data['atoms']} atoms: {verdict}", markup=True)
 
 
 def print_split(summary: dict) -> None:
@@ -50,7 +50,7 @@ def print_split(summary: dict) -> None:
     console = common.console()
     console.print(table)
     if summary["group_by"] in ("config_type", "group") and summary["frames_without_label"]:
-        console.print(f"[yellow]{summary['frames_without_label']} frames have no {summary['group_by']} and were dealt out one by one[/yellow]")
+        console.print(f"[yellow]{summary['frames_without_label']} frames have no {summary['group_by']} and were dealt out one by one[/yellow]", markup=True)
 
 
 def _print_sources(console, data: dict) -> None:

@@ -54,8 +54,10 @@ def _needs(package: str):
 
 
 def _write(convert, source: str, output: Path, elements: str | None, head: str | None, as_json: bool) -> None:
+    from adatom import Potential
     from adatom.importers import write_model
 
+    common.check_output_file(output)
     numbers = atomic_numbers(elements)
     with common.progress(as_json) as bar:
         task = bar.add_task(f"convert {source}", total=2)
@@ -63,11 +65,15 @@ def _write(convert, source: str, output: Path, elements: str | None, head: str |
         bar.advance(task)
         document = write_model(output, tensors, document)
         bar.advance(task)
+    mirror_symmetric = Potential.load(output, head=document["heads"][0]).mirror_symmetric
     kept, heads = common.symbols(document["elements"]), document["heads"]
     if as_json:
-        common.print_json({"output": str(output), "elements": kept, "heads": heads, "cutoff": document["cutoff"], "sha256": document["sha256"]})
+        common.print_json({"output": str(output), "elements": kept, "heads": heads, "cutoff": document["cutoff"], "sha256": document["sha256"],
+                           "mirror_symmetric": mirror_symmetric})  # fmt: skip
     else:
         typer.echo(f"wrote {output}: {len(kept)} elements, heads {', '.join(heads)}, cutoff {document['cutoff']:g} angstrom")
+        if not mirror_symmetric:
+            typer.echo(f"under reflection it is {common.NOT_MIRROR_SYMMETRIC}")
 
 
 def atomic_numbers(elements: str | None) -> list[int] | None:

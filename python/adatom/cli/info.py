@@ -27,6 +27,7 @@ def info(model: common.ModelFile, as_json: common.Json = False) -> None:
         "heads": list(potential.heads),
         "parameters": sum(_product(shape) for shape in shapes),
         "tensors": len(shapes),
+        "mirror_symmetric": potential.mirror_symmetric,
         "backend": potential.backend,
         "sha256": first["sha256"],
         "uncertainty": {"members": potential.members, **potential.uncertainty} if potential.members else {"members": 0, "why": potential.no_uncertainty},
@@ -42,6 +43,8 @@ def info(model: common.ModelFile, as_json: common.Json = False) -> None:
     table.add_column()
     table.add_column(overflow="fold")  # a hash is copied whole
     table.add_row("architecture", document["summary"])
+    if not document["mirror_symmetric"]:
+        table.add_row("reflections", common.NOT_MIRROR_SYMMETRIC)
     table.add_row("cutoff", f"{document['cutoff']:g} angstrom")
     table.add_row(f"elements ({len(document['elements'])})", " ".join(document["elements"]))
     table.add_row("heads", ", ".join(document["heads"]))

@@ -46,7 +46,7 @@ def train(
             return True
 
         def warn(text: str) -> None:
-            bar.console.print(f"[yellow]warning:[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
+            bar.console.print(f"[yellow]warning:[/yellow] {escape(text)}", highlight=False, soft_wrap=True, markup=True)
 
         try:
             result = run(document, resume=resume, progress=progress, report=report, warn=warn, plots=True)
