@@ -18,7 +18,6 @@
 #include <force.h>
 #include <group.h>
 #include <modify.h>
-#include <neigh_list.h>
 #include <neighbor.h>
 #include <update.h>
 
@@ -79,9 +78,6 @@ void PairAdatom::check_list() {
                                         "with 'neigh_modify exclude none' (to hold atoms fixed, use fix setforce or leave them out of the time integration)",
                                         neighbor->ex1_type[k], neighbor->ex2_type[k], pair));
     }
-  if (list->molskip)
-    error->all(FLERR, fmt::format("pair style adatom under pair_style {} gets the pairs {} molecules only: use pair_style hybrid/overlay", force->pair_style,
-                                  list->molskip == 1 ? "inside" : "between"));
   const int mask = left_out_mask();
   bigint mine = 0, left_out = 0;
   for (int i = 0; i < atom->nlocal; ++i) mine += numbers_[atom->type[i]] && atom->mask[i] & mask;
@@ -160,7 +156,7 @@ void PairAdatom::check_special_bonds() {
   if (k < 4)
     error->all(FLERR, "the weights of 'special_bonds' for 1-" + std::to_string(k + 1) +
                           " neighbours are zero, which takes bonded pairs out of the neighbour list that pair style adatom needs: use "
-                          "'special_bonds lj/coul 1 1 1' (after delete_bonds, bonds without entries in 'special' too)");
+                          "'special_bonds lj/coul 1 1 1'; bonds that delete_bonds removed count too, but with its keyword 'special'");
 }
 
 /// A mass that does not fit the element points at elements in the wrong order. Only a warning: masses may be chosen freely (repartitioned to hydrogen, or

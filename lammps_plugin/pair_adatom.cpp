@@ -59,6 +59,7 @@ void PairAdatom::allocate() {
 void PairAdatom::settings(int narg, char** arg) {
   static const std::set<std::string> known = {"device", "precision", "threads", "head", "splines", "matmul"};
   options_ = {};
+  is_initialised_ = false;
   potential_.reset();  // a second pair_style keeps the coefficients: init_style loads the model again
   std::set<std::string> given;
   for (int k = 0; k < narg; k += 2) {
@@ -119,7 +120,7 @@ void PairAdatom::coeff(int narg, char** arg) {
     error->all(FLERR, "pair_coeff for adatom maps every atom type to NULL: name the element of at least one, or leave the style out");
   file_ = arg[2];
   numbers_ = numbers;
-  masses_are_checked_ = false;
+  masses_are_checked_ = is_initialised_ = false;
   stop_all(load());
   map_types();
 }
@@ -205,6 +206,7 @@ void PairAdatom::init_style() {
   potential_->set_threads(options_.threads ? options_.threads : comm->nthreads);
   neighbor->add_request(this, NeighConst::REQ_FULL);
   is_served_.assign(static_cast<std::size_t>(atom->ntypes + 1) * (atom->ntypes + 1), false);
+  is_initialised_ = true;
   list_is_checked_ = false;
   graph_is_stale_ = true;
 }
@@ -275,7 +277,8 @@ void PairAdatom::agree(int node, const std::string& what) {
 }
 
 void PairAdatom::compute(int eflag, int vflag) {
-  if (!potential_) stop_all("'pair_style' was given anew, and the model was not loaded since: leave out 'pre no' of the run");
+  if (!is_initialised_)  // the neighbour list is that of the old cutoff
+    stop_all("'pair_style' or 'pair_coeff' was given anew since the neighbour list was made: leave out 'pre no' of the run");
   try {
     ev_init(eflag, vflag);
     evaluate_atoms();
@@ -413,9 +416,10 @@ double PairAdatom::memory_usage() {
 
 std::string PairAdatom::out_of_memory() const {
   return fmt::format(
-      "pair style adatom: not enough memory for the {} atoms of this rank and {} of its neighbours' ({} pairs; {} atoms in all): use fewer atoms, "
-      "ranks on more machines, or 'precision float'",
-      graph_.n_receivers(), graph_.n_nodes() - graph_.n_receivers(), graph_.n_edges(), atom->natoms);
+      "pair style adatom: not enough memory for the {} atoms of this rank and {} of other ranks beside them ({} pairs; {} atoms in all): use "
+      "fewer atoms, or more ranks on more machines{}",
+      graph_.n_receivers(), graph_.n_nodes() - graph_.n_receivers(), graph_.n_edges(), atom->natoms,
+      options_.precision == adatom::Precision::float64 ? ", or 'precision float'" : "");
 }
 
 /// Collective: the message of the first rank that has one; empty if none has. And, of a question beside it, whether any rank says yes.

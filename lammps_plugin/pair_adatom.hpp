@@ -99,6 +99,7 @@ class PairAdatom final : public Pair {
   bool masses_are_checked_ = false;
 
   // of the run
+  bool is_initialised_ = false;   // with these settings and coefficients
   std::vector<char> is_served_;   // [ntypes + 1][ntypes + 1] whether LAMMPS asked for the cutoff of a pair of types, lower one first
   bool list_is_checked_ = false;  // its exclusions and what else LAMMPS settles when a run begins
   bool heat_flux_is_told_ = false, motion_is_told_ = false;

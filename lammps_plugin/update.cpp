@@ -56,14 +56,15 @@ std::string compiled_for() { return std::string(ADATOM_LAMMPS_VERSION) + update_
 std::string loaded_by(void* lmp) {
   const std::string version = date(lammps_version(lmp));
   if (lammps_version(lmp) != ADATOM_LAMMPS_VERSION_NUMBER) return version;
+  std::string commit;
   if (LAMMPS_NS::LAMMPS::has_git_info()) {
     std::string tag = "stable_" ADATOM_LAMMPS_TAG;
     if (ADATOM_LAMMPS_UPDATE) tag += "_update" + std::to_string(ADATOM_LAMMPS_UPDATE);
-    const std::string commit = LAMMPS_NS::LAMMPS::git_descriptor();  // stable_22Jul2025_update4
-    return commit == tag ? compiled_for() : version + " (" + commit + ")";
+    if (LAMMPS_NS::LAMMPS::git_descriptor() == tag) return compiled_for();
+    commit = " (" + std::string(LAMMPS_NS::LAMMPS::git_descriptor()) + ")";
   }
   const std::string text = from_help();
-  return text.empty() ? version + " of an unknown update" : text;
+  return (text.empty() ? version + " of an unknown update" : text) + commit;
 }
 
 }  // namespace adatom_lammps
