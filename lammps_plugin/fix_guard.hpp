@@ -11,12 +11,12 @@ namespace LAMMPS_NS {
 
 class PairAdatom;
 
-/// fix ID group adatom/guard N [distance X] [force X] [energy X] [action none|warn|halt] [file FILE] [collect X] [novelty X]
+/// fix ID group adatom/guard N [distance X] [force X] [energy X] [action none|warn|halt] [universe yes|no] [file FILE] [collect X] [novelty X]
 ///
 /// Every N steps, and at the beginning of a run, compares the uncertainties with thresholds: the largest distance and the largest standard deviation of a force
 /// component over the group's atoms, the standard deviation of the energy. Where one is exceeded: a warning, or a soft halt as that of fix halt; and the
 /// configuration goes to the end of FILE, unless the atom that is farthest out is about where that of an earlier one was (novelty). So do those with a
-/// largest distance above `collect`.
+/// largest distance above `collect`. Several partitions (replicas) halt together with `universe yes`; then all of them have the fix, and check on the same steps.
 class FixGuard final : public Fix {
  public:
   FixGuard(LAMMPS* lammps, int narg, char** arg);
@@ -51,6 +51,9 @@ class FixGuard final : public Fix {
   };
 
   void check();
+  bool is_on_its_own() const;
+  bool any_partition(bool here) const;
+  void halt_with_others();
   Worst worst_by(const std::vector<double>& values, bool finite = false) const;
   std::array<double, 10> fingerprint() const;
   void keep(Worst worst, const std::vector<double>& values, const std::string& why);
@@ -60,6 +63,7 @@ class FixGuard final : public Fix {
   double distance_ = std::numeric_limits<double>::infinity(), force_ = distance_, energy_ = distance_, collect_ = distance_;  // thresholds
   double novelty_ = 0.5;
   std::string file_;
+  bool universe_ = false;
 
   PairAdatom* pair_ = nullptr;
   bigint trips_ = 0, written_ = 0, last_trip_ = -1, last_check_ = -1;

@@ -9,13 +9,14 @@
 
 namespace adatom_lammps {
 
-void LocalGraph::set_own_atoms(const LAMMPS_NS::Atom& atom, const std::vector<int>& species_of_type) {
+void LocalGraph::set_own_atoms(const LAMMPS_NS::Atom& atom, const std::vector<int>& species_of_type, int left_out_mask) {
+  types_.assign(atom.type, atom.type + atom.nlocal + atom.nghost);
   node_of_atom_.assign(static_cast<std::size_t>(atom.nlocal + atom.nghost), -1);
   atom_of_node_.clear();
   species_.clear();
   for (int i = 0; i < atom.nlocal; ++i) {
     const int species = species_of_type[atom.type[i]];
-    if (species < 0) continue;
+    if (species < 0 || atom.mask[i] & left_out_mask) continue;
     node_of_atom_[i] = n_nodes();
     atom_of_node_.push_back(i);
     species_.push_back(species);
@@ -85,6 +86,7 @@ void LocalGraph::set_neighbours(const LAMMPS_NS::Atom& atom, const LAMMPS_NS::Ne
   }
   positions_.resize(3 * atom_of_node_.size());
   shifts_.assign(3 * (1 + shifted_ghosts_.size()), 0.0);
+  first_positions_.clear();
 }
 
 int LocalGraph::update_positions(const LAMMPS_NS::Atom& atom, double angstrom) {
@@ -100,10 +102,31 @@ int LocalGraph::update_positions(const LAMMPS_NS::Atom& atom, double angstrom) {
     const double* x = atom.x[atom_of_node_[node_of_atom_[i]]];
     for (int k = 0; k < 3; ++k) shifts_[3 * (row + 1) + k] = (atom.x[i][k] - x[k]) / angstrom;
   }
+  measure_motion();
   return -1;
 }
 
+void LocalGraph::measure_motion() {
+  const std::size_t own = 3 * static_cast<std::size_t>(n_receivers_);
+  moved_ = 0.0;
+  if (first_positions_.size() != own) {
+    first_positions_.assign(positions_.begin(), positions_.begin() + static_cast<std::ptrdiff_t>(own));
+    return;
+  }
+  double largest = 0.0;
+  for (std::size_t k = 0; k < own; k += 3) {
+    const double x = positions_[k] - first_positions_[k], y = positions_[k + 1] - first_positions_[k + 1], z = positions_[k + 2] - first_positions_[k + 2];
+    largest = std::max(largest, x * x + y * y + z * z);
+  }
+  moved_ = std::sqrt(largest);
+}
+
 bool LocalGraph::fits(const LAMMPS_NS::Atom& atom) const { return node_of_atom_.size() == static_cast<std::size_t>(atom.nlocal + atom.nghost); }
+
+int LocalGraph::changed_type(const LAMMPS_NS::Atom& atom) const {
+  const auto [now, then] = std::mismatch(atom.type, atom.type + types_.size(), types_.begin());
+  return then == types_.end() ? -1 : static_cast<int>(then - types_.begin());
+}
 
 adatom::Graph LocalGraph::view() const {
   adatom::Graph graph;
@@ -120,9 +143,10 @@ adatom::Graph LocalGraph::view() const {
 }
 
 std::size_t LocalGraph::bytes() const {
-  return sizeof(int) *
-             (node_of_atom_.capacity() + atom_of_node_.capacity() + species_.capacity() + shifted_ghosts_.capacity() + sender_.capacity() + shift_.capacity()) +
-         sizeof(NodeId) * remote_.capacity() + sizeof(std::int64_t) * first_edge_.capacity() + sizeof(double) * (positions_.capacity() + shifts_.capacity());
+  return sizeof(int) * (node_of_atom_.capacity() + atom_of_node_.capacity() + types_.capacity() + species_.capacity() + shifted_ghosts_.capacity() +
+                        sender_.capacity() + shift_.capacity()) +
+         sizeof(NodeId) * remote_.capacity() + sizeof(std::int64_t) * first_edge_.capacity() +
+         sizeof(double) * (positions_.capacity() + shifts_.capacity() + first_positions_.capacity());
 }
 
 }  // namespace adatom_lammps

@@ -5,14 +5,16 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <new>
+#include <set>
 #include <stdexcept>
 
 #include "adatom/elements.hpp"
-#include "atomic_weights.hpp"
 
 #include <atom.h>
 #include <comm.h>
 #include <compute.h>
+#include <domain.h>
 #include <error.h>
 #include <fix.h>
 #include <force.h>
@@ -55,11 +57,18 @@ void PairAdatom::allocate() {
 }
 
 void PairAdatom::settings(int narg, char** arg) {
+  static const std::set<std::string> known = {"device", "precision", "threads", "head", "splines", "matmul"};
   options_ = {};
+  is_initialised_ = false;
   potential_.reset();  // a second pair_style keeps the coefficients: init_style loads the model again
+  std::set<std::string> given;
   for (int k = 0; k < narg; k += 2) {
     const std::string key = arg[k];
+    if (!known.count(key))
+      error->all(FLERR, "pair_style adatom: unknown keyword '" + key + "', expected device, precision, threads, head, splines or matmul" +
+                            (utils::is_double(key) ? " (the cutoff is the model's)" : ""));
     if (k + 1 == narg) error->all(FLERR, "pair_style adatom: '" + key + "' at the end of the command has no value");
+    if (!given.insert(key).second) error->all(FLERR, "pair_style adatom: '" + key + "' is given twice: give it once");
     const std::string value = arg[k + 1];
     const auto choose = [&](const std::string& first, const std::string& second) {
       if (value != first && value != second) error->all(FLERR, "pair_style adatom: " + key + " is '" + value + "', expected " + first + " or " + second);
@@ -77,11 +86,9 @@ void PairAdatom::settings(int narg, char** arg) {
       options_.matmul = value == "tf32" ? adatom::Matmul::tf32 : value == "bf16" ? adatom::Matmul::bf16 : adatom::Matmul::exact;
     } else if (key == "head") {
       options_.head = value;
-    } else if (key == "threads") {
+    } else {
       options_.threads = utils::is_integer(value) && value.size() < 7 ? std::stoi(value) : 0;
       if (options_.threads < 1) error->all(FLERR, "pair_style adatom: threads is '" + value + "', expected a number from 1 to 999999");
-    } else {
-      error->all(FLERR, "pair_style adatom: unknown keyword '" + key + "', expected device, precision, threads, head, splines or matmul");
     }
   }
 }
@@ -113,7 +120,7 @@ void PairAdatom::coeff(int narg, char** arg) {
     error->all(FLERR, "pair_coeff for adatom maps every atom type to NULL: name the element of at least one, or leave the style out");
   file_ = arg[2];
   numbers_ = numbers;
-  masses_are_checked_ = false;
+  masses_are_checked_ = is_initialised_ = false;
   stop_all(load());
   map_types();
 }
@@ -139,6 +146,8 @@ std::string PairAdatom::load() {
     species_.assign(numbers_.size(), -1);
     for (std::size_t type = 1; type < numbers_.size(); ++type)
       if (numbers_[type]) species_[type] = potential_->species(numbers_[type]);
+  } catch (const std::bad_alloc&) {
+    message = "not enough memory to load " + file_;
   } catch (const std::exception& e) {
     message = e.what();
   }
@@ -191,69 +200,30 @@ void PairAdatom::init_style() {
   } catch (const std::exception& e) {
     error->all(FLERR, std::string(e.what()));
   }
-  check_exclusions();
+  check_settings();
   check_masses();
   if (!potential_) stop_all(load());
   potential_->set_threads(options_.threads ? options_.threads : comm->nthreads);
   neighbor->add_request(this, NeighConst::REQ_FULL);
+  is_served_.assign(static_cast<std::size_t>(atom->ntypes + 1) * (atom->ntypes + 1), false);
+  is_initialised_ = true;
+  list_is_checked_ = false;
   graph_is_stale_ = true;
 }
 
 double PairAdatom::init_one(int i, int j) {
   if (!setflag[i][j])
     error->all(FLERR, "pair style adatom: no coefficients for atom types " + std::to_string(i) + " and " + std::to_string(j) + ": see pair_coeff");
+  is_served_[std::min(i, j) * (atom->ntypes + 1) + std::max(i, j)] = true;
   return potential_->cutoff() * units_.angstrom;
-}
-
-/// A pair that is missing in the list is a missing edge of the network: the energy would silently be another one.
-void PairAdatom::check_exclusions() {
-  std::string what;
-  for (int k = 0; k < neighbor->nex_type; ++k)
-    if (numbers_[neighbor->ex1_type[k]] && numbers_[neighbor->ex2_type[k]])
-      what = "atom types " + std::to_string(neighbor->ex1_type[k]) + " and " + std::to_string(neighbor->ex2_type[k]);
-  if (neighbor->nex_group) what = "groups";
-  if (neighbor->nex_mol) what = "molecules";
-  if (!what.empty())
-    error->all(FLERR, "'neigh_modify exclude' for " + what +
-                          " takes pairs out of the neighbour list that pair style adatom needs: remove it with "
-                          "'neigh_modify exclude none' (to hold atoms fixed, use fix setforce or leave them out of the time integration)");
-  if (neighbor->includegroup)
-    error->all(FLERR, "'neigh_modify include' takes pairs out of the neighbour list that pair style adatom needs: use 'neigh_modify include all'");
-}
-
-/// A mass that does not fit the element points at elements in the wrong order. Only a warning: masses may be chosen freely (repartitioned to hydrogen, or
-/// for sampling). Once for a pair_coeff.
-void PairAdatom::check_masses() {
-  if (masses_are_checked_ || !atom->mass || atom->rmass_flag) return;
-  masses_are_checked_ = true;
-  const std::string style = update->unit_style;
-  const double u = style == "si" ? 1.66053907e-27 : style == "cgs" ? 1.66053907e-24 : style == "micro" ? 1.66053907e-12 : style == "nano" ? 1.66053907e-6 : 1.0;
-  std::string what;
-  for (int type = 1; type <= atom->ntypes; ++type) {
-    if (!numbers_[type] || !atom->mass_setflag[type]) continue;
-    const std::string odd = adatom_lammps::odd_mass(numbers_[type], atom->mass[type] / u);
-    if (!odd.empty())
-      what += fmt::format("{}type {} is {} (atomic weight {:g}), but has mass {:g}, {}", what.empty() ? "" : "; ", type, adatom::element_symbol(numbers_[type]),
-                          adatom_lammps::atomic_weights[numbers_[type]], atom->mass[type] / u, odd);
-  }
-  if (!what.empty() && comm->me == 0)
-    error->warning(FLERR, "pair style adatom: atom " + what +
-                              ". Forces are those of the element: check the order of elements in pair_coeff, unless such masses are meant");
-}
-
-void PairAdatom::check_special_bonds() {
-  if (atom->molecular == Atom::ATOMIC || atom->nbonds == 0) return;
-  for (int k = 1; k <= 3; ++k)
-    if (neighbor->special_flag[k] == 0)  // 0: pairs 1-2, 1-3 or 1-4 along bonds are not in the list
-      error->all(FLERR, "the weights of 'special_bonds' for 1-" + std::to_string(k + 1) +
-                            " neighbours are zero, which takes bonded pairs out of the neighbour list that pair style adatom needs: use "
-                            "'special_bonds lj/coul 1 1 1'");
 }
 
 /// Collective: ranks tell each other their nodes.
 void PairAdatom::rebuild_graph() {
+  check_list();
+  graph_.set_own_atoms(*atom, species_, left_out_mask());
+  check_groups();
   check_special_bonds();
-  graph_.set_own_atoms(*atom, species_);
   node_ids_.assign(static_cast<std::size_t>(atom->nlocal + atom->nghost), {});
   for (int node = 0; node < graph_.n_nodes(); ++node) node_ids_[graph_.atom_of_node()[node]] = {comm->me, node};
   comm->forward_comm(this);  // those of the ghosts, whatever the comm_style
@@ -277,6 +247,9 @@ void PairAdatom::unpack_forward_comm(int n, int first, double* buffer) {
 /// Returns what is wrong on this rank.
 std::string PairAdatom::update_positions() {
   if (!graph_.fits(*atom)) return "the number of atoms, ghosts included, changed without a new neighbour list: see neigh_modify";
+  if (const int i = graph_.changed_type(*atom); i >= 0)
+    return fmt::format("the type of atom {} changed without a new neighbour list: leave out 'pre no' of the run, or make the list anew where types change",
+                       atom->tag_enable ? atom->tag[i] : i);
   const int i = graph_.update_positions(*atom, units_.angstrom);
   if (i < 0) return {};
   return fmt::format("atom {} is at ({}, {}, {}) on step {}: the simulation is unstable (a shorter timestep, or a minimisation first, may mend it)",
@@ -291,11 +264,30 @@ void PairAdatom::agree(int node, const std::string& what) {
     const int i = graph_.atom_of_node()[node];
     message = fmt::format("atom {} {} (step {})", atom->tag_enable ? atom->tag[i] : i, what, update->ntimestep);
   }
-  stop_all(message_of_any_rank(message));
+  // Atoms that move more than half of the skin may meet others that are not in their list. LAMMPS makes a new one in time unless it is told not to look.
+  const bool far = !motion_is_told_ && graph_.moved() * units_.angstrom > 0.5 * neighbor->skin && !domain->box_change_size && !domain->box_change_shape;
+  bool any_far = false;
+  stop_all(message_of_any_rank(message, far, &any_far));
+  if (any_far && comm->me == 0)
+    error->warning(FLERR,
+                   fmt::format("pair style adatom: on step {} an atom has moved more than half of the skin ({:g}) since the neighbour list was made, and may "
+                               "have neighbours that are not in it: use 'neigh_modify every 1 delay 0 check yes' or a larger skin (this is said once)",
+                               update->ntimestep, neighbor->skin));
+  motion_is_told_ = motion_is_told_ || any_far;
 }
 
 void PairAdatom::compute(int eflag, int vflag) {
-  ev_init(eflag, vflag);
+  if (!is_initialised_)  // the neighbour list is that of the old cutoff
+    stop_all("'pair_style' or 'pair_coeff' was given anew since the neighbour list was made: leave out 'pre no' of the run");
+  try {
+    ev_init(eflag, vflag);
+    evaluate_atoms();
+  } catch (const std::bad_alloc&) {
+    stop_one(out_of_memory());
+  }
+}
+
+void PairAdatom::evaluate_atoms() {
   // The same on every rank, since to rebuild is collective. ago: steps since the last build. Several builds may happen on one step (fix atom/swap):
   // the step alone does not tell them apart.
   if (graph_is_stale_ || neighbor->ago == 0 || neighbor->lastcall != list_step_) rebuild_graph();
@@ -329,8 +321,10 @@ void PairAdatom::evaluate(const adatom::Graph& graph, adatom::GraphResult& resul
     potential_->evaluate(graph, result, &halo_);
   } catch (const LAMMPSException&) {
     throw;
+  } catch (const std::bad_alloc&) {
+    throw;
   } catch (const std::exception& e) {
-    stop_one(e.what());
+    stop_one("pair style adatom: " + std::string(e.what()));
   }
 }
 
@@ -420,10 +414,21 @@ double PairAdatom::memory_usage() {
 
 // ---- errors ----
 
-/// Collective: the message of the first rank that has one; empty if none has.
-std::string PairAdatom::message_of_any_rank(const std::string& mine) {
-  int rank = mine.empty() ? comm->nprocs : comm->me, first = 0;
-  MPI_Allreduce(&rank, &first, 1, MPI_INT, MPI_MIN, world);
+std::string PairAdatom::out_of_memory() const {
+  return fmt::format(
+      "pair style adatom: not enough memory for the {} atoms of this rank and {} of other ranks beside them ({} pairs; {} atoms in all): use "
+      "fewer atoms, or more ranks on more machines{}",
+      graph_.n_receivers(), graph_.n_nodes() - graph_.n_receivers(), graph_.n_edges(), atom->natoms,
+      options_.precision == adatom::Precision::float64 ? ", or 'precision float'" : "");
+}
+
+/// Collective: the message of the first rank that has one; empty if none has. And, of a question beside it, whether any rank says yes.
+std::string PairAdatom::message_of_any_rank(const std::string& mine, bool yes, bool* any) {
+  const int here[2] = {mine.empty() ? comm->nprocs : comm->me, yes ? 0 : 1};
+  int least[2];
+  MPI_Allreduce(here, least, 2, MPI_INT, MPI_MIN, world);
+  if (any) *any = least[1] == 0;
+  const int first = least[0];
   if (first == comm->nprocs) return {};
   int size = static_cast<int>(mine.size());
   MPI_Bcast(&size, 1, MPI_INT, first, world);

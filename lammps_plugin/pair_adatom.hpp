@@ -32,6 +32,7 @@ class PairAdatom final : public Pair {
   void settings(int narg, char** arg) override;
   void coeff(int narg, char** arg) override;
   void init_style() override;
+  void add_tally_callback(class Compute* compute) override;
   double init_one(int i, int j) override;
   void compute(int eflag, int vflag) override;
 
@@ -56,7 +57,8 @@ class PairAdatom final : public Pair {
   static PairAdatom* with_uncertainty(LAMMPS* lammps, const std::string& style);
   /// Collective. Whitened features of one own atom, in units in which distances are the norm divided by the root of their number; -1: of none.
   std::vector<double> whitened(int own_atom);
-  int atomic_number(int own_atom) const { return numbers_[atom->type[own_atom]]; }
+  /// 0 of an atom that the model does not handle, or that was left out in the last evaluation.
+  int atomic_number(int own_atom) const { return graph_.has_node(own_atom) ? numbers_[atom->type[own_atom]] : 0; }
   const adatom_lammps::Units& units() const { return units_; }
 
  private:
@@ -65,12 +67,18 @@ class PairAdatom final : public Pair {
   std::string load();
   void choose_device();
   void report_matmul(const adatom::Graph& graph);
-  void check_exclusions();
+  void check_settings();
+  void check_list();
+  std::string other_styles(int i, int j) const;
+  int left_out_mask() const;
+  void check_groups();
+  void check_special_bonds();
   void check_masses();
   void rebuild_graph();
   std::string update_positions();
   void agree(int node, const std::string& what);
-  void check_special_bonds();
+  void evaluate_atoms();
+  std::string out_of_memory() const;
   void evaluate(const adatom::Graph& graph, adatom::GraphResult& result);
   void add_result(const adatom::GraphResult& result);
   bool uncertainty_is_wanted() const;
@@ -78,7 +86,7 @@ class PairAdatom final : public Pair {
 
   std::vector<int> read_integers(FILE* file, int n);
   std::string read_text(FILE* file);
-  std::string message_of_any_rank(const std::string& mine);
+  std::string message_of_any_rank(const std::string& mine, bool yes = false, bool* any = nullptr);
   void stop_all(const std::string& message);
   [[noreturn]] void stop_one(const std::string& message);
 
@@ -89,6 +97,12 @@ class PairAdatom final : public Pair {
   std::string file_;          // as in pair_coeff
   std::vector<int> numbers_;  // [ntypes + 1] atomic number of a type, 0 for NULL
   bool masses_are_checked_ = false;
+
+  // of the run
+  bool is_initialised_ = false;   // with these settings and coefficients
+  std::vector<char> is_served_;   // [ntypes + 1][ntypes + 1] whether LAMMPS asked for the cutoff of a pair of types, lower one first
+  bool list_is_checked_ = false;  // its exclusions and what else LAMMPS settles when a run begins
+  bool heat_flux_is_told_ = false, motion_is_told_ = false;
 
   std::optional<adatom::Potential> potential_;
   std::vector<int> species_;      // [ntypes + 1] of a type, -1 for NULL

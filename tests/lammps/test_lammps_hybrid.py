@@ -66,6 +66,41 @@ def test_types_of_another_style(lmp, reference, ranks, style):
     np.testing.assert_array_equal(frame.energies[~seen], 0.0)
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("style, coefficients, message", [
+    ("lj/cut 5.0", "pair_coeff 1 2 lj/cut 0.0 1.0", "atom types 1 (Cu) and 2 (O) are both in the network, but a later 'pair_coeff' of hybrid gives their pair to lj/cut"),
+    ("lj/cut 5.0 zero 5.0", "pair_coeff 1 1 lj/cut 0.0 1.0\npair_coeff 2 2 zero", "atom types 1 (Cu) and 1 (Cu) are both in the network, but a later 'pair_coeff' of hybrid"),
+    ("lj/cut 5.0", "pair_coeff 1 2 none", "gives their pair to none"),
+])
+def test_pairs_that_another_style_takes_away(lmp, style, coefficients, message, ranks):
+    pair = f"pair_style hybrid adatom precision double {style}\npair_coeff * * adatom {lmp.model} Cu O C\npair_coeff 3 3 lj/cut 0.0 1.0\n{coefficients}"
+    pair = pair.replace("Cu O C\n", "Cu O NULL\npair_coeff 1 3 lj/cut 0.0 1.0\npair_coeff 2 3 lj/cut 0.0 1.0\n")
+    assert message in lmp.fails(lmp.script(structures.crystal(), pair=pair), ranks)
+
+
+def test_models_that_take_pairs_from_each_other(lmp):
+    pair = f"pair_style hybrid adatom adatom\npair_coeff * * adatom 1 {lmp.model} Cu O C\npair_coeff * * adatom 2 {lmp.model} NULL O NULL"
+    assert "atom types 2 (O) and 2 (O) are both in the network" in lmp.fails(lmp.script(structures.crystal(), pair=pair))
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("exclusion, works", [("group carbon carbon", True), ("type 3 3", True), ("type 1 3", True), ("group carbon copper", True),
+                                              ("group copper copper", False), ("group mixed copper", False)])
+def test_exclusions_of_atoms_that_the_model_does_not_handle(lmp, reference, exclusion, works, ranks):
+    """They take nothing from the network: rigid molecules of another style, as a rule."""
+    atoms = structures.crystal()
+    atoms.numbers[::3] = 6
+    pair = f"pair_style hybrid/overlay adatom precision double lj/cut 5.0\npair_coeff * * adatom {lmp.model} Cu O NULL\npair_coeff * * lj/cut 0.0 1.0"
+    commands = f"group carbon type 3\ngroup copper type 1\ngroup mixed type 2 3\nneigh_modify exclude {exclusion}\nrun 0"
+    if not works:
+        assert f"'neigh_modify exclude {exclusion}' takes pairs of atoms that pair style adatom handles" in lmp.fails(lmp.script(atoms, commands, pair=pair), ranks)
+        return
+    seen = atoms.numbers != 6
+    expected = reference(Atoms(numbers=atoms.numbers[seen], positions=atoms.positions[seen], cell=atoms.cell, pbc=True))
+    frame = lmp.run(atoms, commands, ranks=ranks, pair=pair).frames[0]
+    np.testing.assert_allclose(frame.forces[seen], expected.forces, rtol=0, atol=1e-8)
+
+
 def test_two_models(lmp, reference, tmp_path):
     """Twice the style, each with its own model and elements."""
     import tiny_model

@@ -244,7 +244,12 @@ def test_guard_in_a_minimisation(lmp):
         ("fix g all adatom/guard 0 distance 1", "expected a number of steps"),
         ("fix g all adatom/guard 1", "no threshold"),
         ("fix g all adatom/guard 1 action halt", "no threshold"),
+        ("fix g all adatom/guard 1.5 distance 1", "N is '1.5', expected a number of steps"),
         ("fix g all adatom/guard 1 distance -1", "expected a number above zero"),
+        ("fix g all adatom/guard 1 distance far", "distance is 'far', expected a number above zero"),
+        ("fix g all adatom/guard 1 distance 1 universe maybe action halt", "universe is 'maybe', expected yes or no"),
+        ("fix g all adatom/guard 1 distance 1 universe yes", "action is not halt"),
+        ("fix g all adatom/guard 1 distance 1 novel", "unknown keyword 'novel'"),
         ("fix g all adatom/guard 1 distance 1 action stop", "expected none, warn or halt"),
         ("fix g all adatom/guard 1 distance 1 novelty 1", "there is no file"),
         ("fix g all adatom/guard 1 distance 1 collect 0.5", "there is no file"),
@@ -253,7 +258,8 @@ def test_guard_in_a_minimisation(lmp):
         ("fix g all adatom/guard 1 distance", "has no value"),
         ("fix g all adatom/guard 1 distance 2 distance 1", "'distance' is given twice"),
         ("fix g all adatom/guard 1 action warn distance 1 action halt", "'action' is given twice"),
-        ("fix g all adatom/guard 1 distance 1e-9 file /no/such/folder/caught.xyz\nrun 0", "cannot write to /no/such/folder/caught.xyz"),
+        ("fix g all adatom/guard 1 distance 1e9 file /no/such/folder/caught.xyz", "cannot write to /no/such/folder/caught.xyz: No such file or directory"),
+        ("fix g all adatom/guard 1 distance 1e9 file /tmp", "cannot write to /tmp: Is a directory"),
         ("compute u all adatom/uncertainty 3", "takes no arguments"),
     ],
 )
@@ -269,6 +275,78 @@ def test_a_file_that_takes_nothing(lmp, ranks):
     run = lmp.run(structures.crystal(), commands + "thermo_style custom step atoms f_g[1] f_g[2]\nrun 3", ranks=ranks)
     assert run.log.count("cannot write to /dev/full: No space left on device") == 1
     assert table(run.log)[-1]["f_g[1]"] == 4 and table(run.log)[-1]["f_g[2]"] == 0
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_file_that_is_tried_when_the_fix_is_made(lmp, ranks):
+    """Nothing is left where nothing is caught; a file that was there stays as it is; a folder that vanishes in the meantime does not end the run."""
+    (lmp.folder / "old.xyz").write_text("what was there\n")
+    (lmp.folder / "gone").mkdir()
+    guard = "fix {0} all adatom/guard 1 distance {1} action none file {2}\n"
+    commands = guard.format("a", 1e9, "new.xyz") + guard.format("b", 1e9, "old.xyz") + guard.format("c", 1e-9, "gone/caught.xyz") + "shell rmdir gone\n"
+    run = lmp.run(structures.crystal(), commands + START + "thermo_style custom step atoms f_c[1] f_c[2]\nrun 3", ranks=ranks)
+    assert not (lmp.folder / "new.xyz").exists() and (lmp.folder / "old.xyz").read_text() == "what was there\n"
+    assert run.log.count("cannot write to gone/caught.xyz: No such file or directory; the run goes on") == 1
+    assert table(run.log)[-1]["f_c[1]"] == 4 and table(run.log)[-1]["f_c[2]"] == 0
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_atoms_that_are_left_out_are_not_in_the_file(lmp, uncertain, ranks):
+    atoms = structures.crystal()
+    rest = atoms[3:]
+    commands = "group out id 1:3\nneigh_modify exclude group out all\nfix g all adatom/guard 1 distance 1e-9 action none file caught.xyz\n"
+    lmp.run(atoms, commands + "run 0", ranks=ranks)
+    caught = ase.io.read(lmp.folder / "caught.xyz")
+    assert len(caught) == len(rest) and list(caught.symbols) == list(rest.symbols)
+    np.testing.assert_allclose(caught.arrays["adatom_distance"], uncertain(rest).distances, rtol=1e-4)
+
+
+NEB = """
+min_style quickmin
+timestep 0.001
+fix spring all neb 1.0
+fix g all adatom/guard 1 distance {} action halt{}
+neb 0.0 0.001 10 10 5 final final.neb
+print "after the halt"
+"""
+
+
+def test_replicas_that_halt_together(lmp, uncertain):
+    """The middle one of three replicas alone is far from the training set; without `universe yes` the others would wait for it for ever."""
+    atoms = structures.crystal()
+    far = atoms.copy()
+    far.positions[3] += [0.5, 0.4, 0.3]
+    limit = np.sqrt(uncertain(atoms).distances.max() * uncertain(far).distances.max())
+    assert limit < uncertain(far).distances.max()
+    (lmp.folder / "final.neb").write_text("1\n4 {:.10f} {:.10f} {:.10f}\n".format(*(atoms.positions[3] + 2 * (far.positions[3] - atoms.positions[3]))))
+
+    def start(universe: str):
+        for log in lmp.folder.glob("*.lammps*"):
+            log.unlink()
+        script = lmp.script(atoms, NEB.format(limit, universe)).replace("atom_modify map array", "atom_modify map array sort 0 0.0")
+        process = lmp.start(script, 3, ("-partition", "3x1"), timeout=60.0)
+        logs = [(lmp.folder / f"log.lammps.{k}").read_text() for k in range(3)]
+        return process.returncode, logs
+
+    status, logs = start(" universe yes")
+    assert status == 0
+    assert all(" halts the run" in log or "halting the run" in log for log in logs) and all("after the halt" in log for log in logs)
+    assert any("another partition halts the run" in log for log in logs)
+    status, logs = start("")
+    assert status != 0 and "action halt needs 'universe yes'" in "".join(logs)
+    status, logs = start(" universe no")
+    assert status != 0 and "the partitions of this command wait for each other" in "".join(logs)
+
+
+def test_partitions_that_halt_each_for_itself_or_together(lmp, uncertain):
+    atoms = structures.crystal()
+    limit = 1.2 * uncertain(atoms).distances.max()
+    commands = "variable x world 0.0 0.5\ngroup one id 4\ndisplace_atoms one move $x $x 0\n" \
+               "fix g all adatom/guard 1 distance {} action halt universe {}\n" + START + "run 3"
+    for universe, steps in (("no", [3, 0]), ("yes", [0, 0])):
+        process = lmp.start(lmp.script(atoms, commands.format(limit, universe)), 2, ("-partition", "2x1"))
+        assert process.returncode == 0, process.stdout[-2000:]
+        assert [table((lmp.folder / f"log.lammps.{k}").read_text())[-1]["Step"] for k in range(2)] == steps
 
 
 def test_a_full_disk_leaves_whole_frames(lmp):
