@@ -102,7 +102,8 @@ def needs():
 
 @pytest.fixture(scope="module")
 def finished(needs, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("learn")
+    folder = tmp_path_factory.mktemp("learn") / "my runs, Jörg # & $HOME ${x} {y} it's 100%"  # to LAMMPS much of that means something
+    folder.mkdir()
     write_data(folder)
     process = start(folder)
     output, errors = process.communicate(timeout=600)
@@ -155,6 +156,7 @@ def test_a_loop(finished):
     from adatom import Potential
 
     assert Potential.load(result["model"]).members
+    assert not [f for f in folder.rglob(".*")]  # nothing that was written aside
 
 
 SHIFTED = """
@@ -235,8 +237,9 @@ def test_runs_that_trip_halt_or_fly_apart(finished, tmp_path):
     assert not never["tripped"] and never["steps"] == 200
     apart, _ = outcome("apart", "velocity mobile create 1e13 5\nfix move mobile nve\nrun {steps}", every=100)
     assert apart["tripped"] and apart["steps"] < 200
-    with pytest.raises(RuntimeError, match="LAMMPS failed"):
+    with pytest.raises(RuntimeError, match="LAMMPS failed: ERROR: Unknown command: no_such_command.*see log.lammps there") as error:
         outcome("wrong", "no_such_command\nrun {steps}")
+    assert "\n" not in str(error.value)
 
 
 def test_a_finished_loop_is_left_alone(finished):
@@ -367,11 +370,13 @@ def test_many_workers_do_each_task_once(tmp_path):
 
 
 def test_programs_that_are_not_there(monkeypatch, tmp_path):
+    from test_learn_config import no_gpaw
+
+    python = no_gpaw(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(_labels.importlib.util, "find_spec", lambda name: None)
     for name, package in (("gpaw", "apt install gpaw"), ("espresso", "apt install quantum-espresso"), ("cp2k", "apt install cp2k")):
         with pytest.raises(FileNotFoundError, match=package):
-            _labels.work(tmp_path, Label(name))
+            _labels.work(tmp_path, Label(name, python=python if name == "gpaw" else ""))
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def read_structures(file: Path, index: str = ":") -> list:
     if not file.is_file():
         raise FileNotFoundError(f"no structure file at {file}")
     try:
-        structures = ase.io.read(file, index=index)
+        structures = ase.io.read(file, index=index, do_not_split_by_at_sign=True)
     except Exception as error:  # ASE's readers raise whatever their parsing raises
         raise ValueError(f"{file}: ASE cannot read it ({type(error).__name__}: {error})") from error
     structures = structures if isinstance(structures, list) else [structures]
