@@ -217,6 +217,16 @@ def test_what_a_killed_run_leaves_of_files(tmp_path):
     assert (tmp_path / "other").read_text() == "mine" and (tmp_path / "x").read_text() == "new"
 
 
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_calculation.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device: '.*/x.json'"):
+        write_text(tmp_path / "x.json", "{}")
+    assert not list(tmp_path.iterdir())
+
+
 def test_locks_by_their_signs_of_life(tmp_path):
     """Without one for long a lock is stale whatever is in it: a number of a living process, after a reboot, or half of what should be."""
     label = Label("emt")
@@ -451,12 +461,12 @@ def test_which_module_of_a_name_is_taken(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name, message", [("nowhere:make", "ModuleNotFoundError: No module named 'nowhere'"), ("broken:make", "SyntaxError"),
-                                           ("empty:make", "has no attribute 'make'"), ("empty:number", "is no function")])  # fmt: skip
+                                           ("emt", "label.parameters.asap is no parameter of EMT"), ("empty:make", "has no attribute 'make'"), ("empty:number", "is no function")])  # fmt: skip
 def test_a_function_that_cannot_be_had(tmp_path, name, message):
     (tmp_path / "broken.py").write_text("def make(:\n")
     (tmp_path / "empty.py").write_text("number = 3\n")
     with pytest.raises(ValueError, match=f"label.calculator = '{name}' cannot be had in .*: .*{message}"):
-        _labels.check_program(Label(name, folder=tmp_path))
+        _labels.check_program(Label(name, folder=tmp_path, parameters={"asap": 3}))
 
 
 @pytest.mark.parametrize("given, environment, expected", [(0, "8", "8"), (3, "8", "3"), (0, None, "1")])
@@ -521,6 +531,20 @@ def test_calculator_espresso(tmp_path):
     calculator = _calculation.make_calculator(how, tmp_path)
     assert calculator.profile.command == "mpirun pw.x" and calculator.profile.pseudo_dir == "/p" and calculator.directory == tmp_path / "espresso"
     assert calculator.parameters["kpts"] == [2, 2, 2] and calculator.parameters["input_data"]["control"] == {"nstep": 1, "tprnfor": True, "tstress": True}
+
+
+def test_pseudopotentials_are_looked_for_first(tmp_path, monkeypatch):
+    """In a folder that counts from the configuration's."""
+    (tmp_path / "pseudo").mkdir()
+    parameters = {"command": "pw.x", "pseudo_dir": "pseudo", "pseudopotentials": {"Cu": "Cu.UPF"}}
+    for wrong, message in (({"pseudo_dir": "x"}, "pseudopotentials is missing"), (parameters, "pseudopotentials: no file at .*/pseudo/Cu.UPF for Cu")):
+        with pytest.raises(ValueError, match=f"label.calculator = 'espresso' cannot be had in .*label.parameters.{message}"):
+            _labels.check_program(Label("espresso", folder=tmp_path, parameters={"command": "pw.x", **wrong}))
+    (tmp_path / "pseudo/Cu.UPF").write_text("")
+    monkeypatch.chdir(tmp_path / "pseudo")
+    _labels.check_program(Label("espresso", folder=tmp_path, parameters=parameters))
+    calculator = _calculation.make_calculator({"calculator": "espresso", "parameters": parameters}, tmp_path, [str(tmp_path)])
+    assert calculator.profile.pseudo_dir == tmp_path / "pseudo"
 
 
 def test_calculator_gpaw(tmp_path, monkeypatch):

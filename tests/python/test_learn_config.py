@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -308,13 +309,16 @@ def test_files_of_the_loop_that_somebody_altered(tmp_path):
         config(tmp_path, output="file")
 
 
-def test_messages_name_the_file(tmp_path):
+def test_paths_and_messages_that_name_the_file(tmp_path):
     write = (tmp_path / "learn.toml").write_bytes
     for text, message in ((b"colour = 1", "unknown key 'colour'"), (b"[explore", "is not TOML"), (b"output = '\xe4'", "is not TOML"),
                           (b"[explore]\nstructures=['none.xyz']\ntemperatures=[1]\n[label]\ncalculator='emt'\n[start]\ndisplaced=4", "explore.structures: no file at")):  # fmt: skip
         write(text)
         with pytest.raises((ValueError, FileNotFoundError), match=f"learn.toml.*{message}"):
             load(tmp_path / "learn.toml")
+    found = config(tmp_path, label__python="venv/bin/python", output="~/run")
+    assert found.label.python == str(tmp_path / "venv/bin/python") and found.output == Path.home() / "run"
+    assert config(tmp_path, label__python="python3").label.python == "python3"
     with pytest.raises(ValueError, match="is not UTF-8"):
         parse(document(tmp_path), tmp_path / "lat\udce4in")
 

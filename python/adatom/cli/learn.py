@@ -62,6 +62,8 @@ def _work(config, once: bool) -> None:
 
     check_program(config.label)
     queue = config.output / "labels"
+    if not queue.is_dir():
+        typer.echo(f"no calculations at {queue}" + (" yet: waiting for the loop" if not once else ""))
     while True:
         done = work(queue, config.label, say=lambda text: typer.echo(text), checked=True) if queue.is_dir() else 0
         if once or (not done and queue.is_dir() and not (config.output / "running").exists()):

@@ -45,7 +45,9 @@ def make_calculator(how, folder, search=()):
     if name == "espresso":
         from ase.calculators.espresso import Espresso, EspressoProfile
 
-        profile = EspressoProfile(command=parameters.pop("command", "pw.x"), pseudo_dir=parameters.pop("pseudo_dir"))
+        pseudo_dir = pseudo_folder(parameters, search)
+        del parameters["pseudo_dir"]
+        profile = EspressoProfile(command=parameters.pop("command", "pw.x"), pseudo_dir=pseudo_dir)
         data = with_forces(parameters.pop("input_data", {}))
         return Espresso(profile=profile, directory=str(folder / "espresso"), input_data=data, **parameters)
     if name == "cp2k":
@@ -71,6 +73,11 @@ def find_function(name, search):
             del sys.modules[top]
             raise
     return getattr(importlib.import_module(module), function)
+
+
+def pseudo_folder(parameters, search):
+    """Counts from the configuration's folder: pw.x runs in another one."""
+    return os.path.join(*map(os.path.abspath, search), os.path.expanduser(parameters["pseudo_dir"]))
 
 
 def with_forces(input_data):
@@ -151,8 +158,10 @@ def put(file, text):
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(file)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say where
+            raise OSError(error.errno, error.strerror, str(file)) from error
         raise
 
 
@@ -164,6 +173,16 @@ def check(how, search):
     """Raises what stands in the way of any calculation: without running one, and without starting programs."""
     if how["calculator"] == "gpaw":
         importlib.import_module("gpaw")
+    elif how["calculator"] == "espresso":
+        for name in ("pseudo_dir", "pseudopotentials"):
+            if name not in how["parameters"]:
+                raise ValueError(f"label.parameters.{name} is missing")
+        for element, file in how["parameters"]["pseudopotentials"].items():
+            if not os.path.isfile(path := os.path.join(pseudo_folder(how["parameters"], search), file)):
+                raise ValueError(f"label.parameters.pseudopotentials: no file at {path} for {element}")
+    elif how["calculator"] == "emt":  # which takes any, and looks at this one only
+        for name in set(how["parameters"]) - {"asap_cutoff"}:
+            raise ValueError(f"label.parameters.{name} is no parameter of EMT; there is asap_cutoff")
     elif ":" in how["calculator"] and not callable(find_function(how["calculator"], search)):
         raise TypeError(f"{how['calculator']} is no function")
 

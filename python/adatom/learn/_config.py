@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
@@ -126,18 +127,18 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
         raise ValueError("train.output and train.model.file: the loop itself gives them; the first model is start.model")
 
     def absolute(path: str) -> str:
-        return str(folder / path) if path else ""
+        return str(folder / os.path.expanduser(path)) if path else ""
 
     output, seed = document.get("output", "learn"), document.get("seed", 1)
     if not isinstance(output, str) or not output:
         raise ValueError(f"output is {output!r}, expected a folder")
-    above = next(path for path in (folder / output, *(folder / output).parents) if path.exists())
-    if not above.is_dir():
-        raise ValueError(f"output is {folder / output}, which is or lies below a file: name a folder")
+    output = folder / os.path.expanduser(output)
+    if not next(path for path in (output, *output.parents) if path.exists()).is_dir():
+        raise ValueError(f"output is {output}, which is or lies below a file: name a folder")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 < seed <= LARGEST_SEED:
         raise ValueError(f"seed is {seed!r}, expected a whole number from 1 to {LARGEST_SEED}")
     start, explore, label, select, stop = parts["start"], parts["explore"], parts["label"], parts["select"], parts["stop"]
-    label = replace(label, folder=folder)
+    label = replace(label, folder=folder, python=absolute(label.python) if "/" in label.python else label.python)
     start = Start(
         [absolute(p) for p in start.train], [absolute(p) for p in start.held_out], start.displaced, start.amplitude, absolute(start.model),
         absolute(start.pretrained)
@@ -201,7 +202,7 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
         json.dumps(label.parameters)
     except TypeError as error:
         raise ValueError(f"[label.parameters] holds what is no number, text, list or table: {error}") from error
-    return LearnConfig(folder / output, start, explore, select, label, stop, train, seed)
+    return LearnConfig(output, start, explore, select, label, stop, train, seed)
 
 
 def _table(name: str, values: Any, kind: type):
