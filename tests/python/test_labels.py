@@ -544,7 +544,7 @@ def test_pseudopotentials_are_looked_for_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "pseudo")
     _labels.check_program(Label("espresso", folder=tmp_path, parameters=parameters))
     calculator = _calculation.make_calculator({"calculator": "espresso", "parameters": parameters}, tmp_path, [str(tmp_path)])
-    assert calculator.profile.pseudo_dir == tmp_path / "pseudo"
+    assert Path(calculator.profile.pseudo_dir) == tmp_path / "pseudo"
 
 
 def test_calculator_gpaw(tmp_path, monkeypatch):
