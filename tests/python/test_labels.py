@@ -54,8 +54,8 @@ def wait_for(condition, seconds: float = 60.0):
     return value
 
 
-# A calculator that, as ASE's do, starts a program: a sleep whose length is the sign by which it is found. Every start leaves a line. The environment says which,
-# as the parameters would make another task.
+# A calculator that, as ASE's do, starts a program: a sleep whose length is the sign by which it is found. Every start leaves a line. The environment says
+# which, as the parameters would make another task.
 PROGRAM = """
 import os, subprocess, sys
 from ase.calculators.emt import EMT
@@ -421,7 +421,7 @@ def test_a_result_that_is_none(tmp_path, content):
 
 
 def test_no_module_of_the_current_folder(tmp_path, monkeypatch):
-    """Neither a calculation nor training imports what happens to lie there; the module of module:function may, unless one beside the configuration has its name."""
+    """Neither a calculation nor training imports what happens to lie there."""
     for name in ("ase", "numpy", "torch", "adatom", "json", "typer"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'SHADOWED')!r}, 'w').close()\nraise ImportError('shadowed')\n")
     monkeypatch.chdir(tmp_path)
@@ -460,8 +460,16 @@ def test_which_module_of_a_name_is_taken(tmp_path, monkeypatch):
     assert "has no attribute 'make'" in reason("wave", tmp_path / "none")
 
 
-@pytest.mark.parametrize("name, message", [("nowhere:make", "ModuleNotFoundError: No module named 'nowhere'"), ("broken:make", "SyntaxError"),
-                                           ("emt", "label.parameters.asap is no parameter of EMT"), ("empty:make", "has no attribute 'make'"), ("empty:number", "is no function")])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("nowhere:make", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("broken:make", "SyntaxError"),
+        ("empty:make", "has no attribute 'make'"),
+        ("empty:number", "is no function"),
+        ("emt", "label.parameters.asap is no parameter of EMT"),
+    ],
+)
 def test_a_function_that_cannot_be_had(tmp_path, name, message):
     (tmp_path / "broken.py").write_text("def make(:\n")
     (tmp_path / "empty.py").write_text("number = 3\n")

@@ -311,8 +311,13 @@ def test_files_of_the_loop_that_somebody_altered(tmp_path):
 
 def test_paths_and_messages_that_name_the_file(tmp_path):
     write = (tmp_path / "learn.toml").write_bytes
-    for text, message in ((b"colour = 1", "unknown key 'colour'"), (b"[explore", "is not TOML"), (b"output = '\xe4'", "is not TOML"),
-                          (b"[explore]\nstructures=['none.xyz']\ntemperatures=[1]\n[label]\ncalculator='emt'\n[start]\ndisplaced=4", "explore.structures: no file at")):  # fmt: skip
+    rest = b"temperatures=[1]\n[label]\ncalculator='emt'\n[start]\ndisplaced=4"
+    for text, message in (
+        (b"colour = 1", "unknown key 'colour'"),
+        (b"[explore", "is not TOML"),
+        (b"output = '\xe4'", "is not TOML"),
+        (b"[explore]\nstructures=['none.xyz']\n" + rest, "explore.structures: no file at"),
+    ):
         write(text)
         with pytest.raises((ValueError, FileNotFoundError), match=f"learn.toml.*{message}"):
             load(tmp_path / "learn.toml")

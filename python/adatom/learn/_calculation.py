@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""One labelling calculation: `python _calculation.py TASK FOLDER`, the latter that of the configuration; with TASK = "" it only looks whether the calculator can be
-had. What is calculated stands in TASK, how in the environment (HOW): it comes from the configuration of the worker, not from the queue, which others may write to.
-Needs ASE, numpy and the labelling program, and nothing of adatom, so that it runs in whichever Python has the program."""
+"""One labelling calculation: `python _calculation.py TASK FOLDER`, the latter that of the configuration; with TASK = "" it only looks whether the calculator
+can be had. What is calculated stands in TASK, how in the environment (HOW): that comes from the configuration of the worker, not from the queue, which others
+may write to. Needs ASE, numpy and the labelling program, and nothing of adatom, so that it runs in whichever Python has the program."""
 
 import importlib
 import importlib.machinery

@@ -137,8 +137,8 @@ def _fill(text: str, values: dict) -> str:
 
 
 def check_runs(config: LearnConfig, folder: Path, model: Path, seeds: list[Atoms]) -> None:
-    """The runs of a round up to their first step, of one seed of each kind, in `folder`. Raises ValueError with what LAMMPS says, FileNotFoundError if it is not
-    there. `model` needs detectors and has to know the elements; what it predicts does not matter."""
+    """The runs of a round up to their first step, of one seed of each kind, in `folder`. Raises ValueError with what LAMMPS says, FileNotFoundError without it.
+    `model` needs detectors and has to know the elements; what it predicts does not matter."""
     kinds = {(tuple(sorted(set(atoms.symbols))), tuple(atoms.pbc), not _fixed(atoms)): k for k, atoms in reversed(list(enumerate(seeds)))}
     for condition in conditions(config, seeds):
         if condition["structure"] not in kinds.values() or condition["temperature"] != config.explore.temperatures[0]:

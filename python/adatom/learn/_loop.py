@@ -40,7 +40,7 @@ from adatom.uncertainty import fit, judge
 
 
 def learn(config: LearnConfig, say=print, warn=None) -> dict[str, Any]:
-    """Runs the loop, or goes on with it, until it stops by its rule. Returns the summary that the report shows. `warn`: what says warnings, without it `say`."""
+    """Runs the loop, or goes on with it, until it stops by its rule. Returns the summary that the report shows. `warn` says warnings; without it `say` does."""
     from adatom.learn._report import write_report
 
     seeds = _explore.read_seeds(config)
@@ -413,7 +413,7 @@ def _first_data(files: list[str]) -> tuple[list, list]:
     rest, isolated = [], []
     for file in files:
         try:  # ASE keeps all of `info`, such as weights
-            frames = ase.io.read(file, ":", do_not_split_by_at_sign=True) if file.endswith((".xyz", ".extxyz")) else [frame_to_atoms(frame) for frame in read(file)]
+            frames = ase.io.read(file, ":") if file.endswith((".xyz", ".extxyz")) else [frame_to_atoms(frame) for frame in read(file)]
         except Exception as error:  # ASE's readers raise whatever their parsing raises
             raise ValueError(f"{file}: it cannot be read ({type(error).__name__}: {error})") from error
         alone = [len(a) == 1 and not a.pbc.any() for a in frames]

@@ -2,8 +2,8 @@
 """Programs that end when this process does, however it ends, with all that they have started.
 
 Each runs below a small supervisor in a session of its own, to which a pipe leads from here that nobody writes to. When this process is gone, killed or not, the
-system closes the pipe, and the supervisor kills all below it and removes its scratch folder. This file is the supervisor as well, run as a script: it may import
-nothing of adatom.
+system closes the pipe, and the supervisor kills all below it and removes its scratch folder. This file is the supervisor as well, run as a script: it may
+import nothing of adatom.
 
     adatom learn --pipe--> supervisor --> calculation --> DFT program
 """
@@ -26,8 +26,8 @@ PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 def python(script: str, *arguments: str | Path) -> list[str]:
-    """The command that runs a script in this Python. Without the current folder in the path of modules, which `python -c` puts first there: a file torch.py that
-    happens to lie in it is not torch."""
+    """The command that runs a script in this Python, without the current folder in the path of modules, which `python -c` puts first there: a file torch.py
+    that happens to lie in it is not torch."""
     return [sys.executable, "-c", f"import sys\nsys.path[:] = [folder for folder in sys.path if folder]\n{script}", *map(str, arguments)]
 
 
@@ -54,8 +54,8 @@ def told_to_end() -> Iterator[None]:
 
 @contextlib.contextmanager
 def supervised(command: list[str], scratch: Path | None = None, **options) -> Iterator[subprocess.Popen]:
-    """The program, with the options of Popen but for stdin; at the end of the block it and all that it has started is dead. If this process is killed meanwhile,
-    the folder `scratch` is removed."""
+    """The program, with the options of Popen but for stdin; at the end of the block it and all that it has started is dead. If this process is killed
+    meanwhile, the folder `scratch` is removed."""
     supervisor = [sys.executable, "-I", "-S", __file__, str(scratch or ""), *map(str, command)]
     read, lifeline = os.pipe()  # neither is inherited, but as the supervisor's standard input
     try:
