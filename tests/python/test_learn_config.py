@@ -304,7 +304,12 @@ def test_files_of_the_loop_that_somebody_altered(tmp_path):
     write_json(wanted.output / "rounds/000/round.json", {"round": 0})
     with pytest.raises(ValueError, match="rounds/000/round.json has no 'runs'"):
         learn(wanted, print)
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link/running").symlink_to(tmp_path / "file")
+    with pytest.raises(RuntimeError, match="link/running: .* remove it"), _loop._only_one(tmp_path / "link"):
+        pass
+    assert (tmp_path / "file").read_text() == "mine"
     with pytest.raises(ValueError, match="output is .*/file, which is or lies below a file"):
         config(tmp_path, output="file")
 

@@ -316,7 +316,7 @@ def test_queue(tmp_path):
     assert _labels.work(tmp_path, label) == 0
     check = crystal()
     check.calc = EMT()
-    assert _labels.result(task).get_potential_energy() == pytest.approx(check.get_potential_energy())
+    assert _labels.result(task, crystal()).get_potential_energy() == pytest.approx(check.get_potential_energy())
 
 
 def test_a_calculation_that_fails_is_kept_apart(tmp_path, monkeypatch):
@@ -470,6 +470,29 @@ def test_vacuum_of_slabs_is_restored(tmp_path):
     assert abs(found.positions[:, 2].min() + found.positions[:, 2].max() - seed.cell[2, 2]) < 0.2  # in the middle of its vacuum again
     np.testing.assert_allclose(found.positions[:, :2], moved.positions[:, :2], atol=1e-6)
     np.testing.assert_allclose(np.diff(found.positions[:, 2]), np.diff(moved.positions[:, 2]), atol=1e-6)
+
+
+def test_seeds_without_a_cell(needs, detecting, tmp_path):
+    """Where they are not periodic: LAMMPS gets a box for them, and what it caught has no cell there either. In two ranks."""
+    from adatom.learn._explore import caught, check_runs
+
+    flat = fcc111("Cu", (2, 2, 2))
+    flat.pbc = [True, True, False]
+    cluster = Atoms("Cu2O", [[-9.0, 0, 0], [-9.0, 2.2, 0.1], [-7.5, 0.3, 5.0]])
+    seeds = [bulk("Cu", cubic=True), flat, cluster, cluster.copy()]
+    config = parse(document(tmp_path, explore__ranks=2, explore__steps=2, explore__every=1, explore__timestep=0.01), tmp_path)
+    check_runs(config, tmp_path / "md", detecting[0], seeds)
+    assert sorted(f.name for f in (tmp_path / "md").iterdir()) == ["0", "1", "2"]  # one of each kind
+    for k in range(3):
+        assert "adatom: ended at step 0" in (tmp_path / f"md/{k}/log.lammps").read_text()
+    for k in (1, 2):
+        (tmp_path / f"runs/{k}").mkdir(parents=True)
+        condition = {"structure": k, "temperature": 100.0, "pressure": None}
+        outcome = _run(config, tmp_path / f"runs/{k}", detecting[0], seeds[k], condition, 1)
+        atoms = caught([{**condition, **outcome, "folder": tmp_path / f"runs/{k}"}], seeds)[-1]
+        np.testing.assert_allclose(atoms.cell.array, seeds[k].cell.array, atol=1e-6)
+        np.testing.assert_allclose(atoms.get_all_distances(mic=k == 1), seeds[k].get_all_distances(mic=k == 1), atol=0.01)
+        assert list(atoms.pbc) == list(seeds[k].pbc)
 
 
 def test_held_out_configurations_are_drawn(detecting):

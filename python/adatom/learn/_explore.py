@@ -244,18 +244,32 @@ def caught(outcomes: list[dict], seeds: list[Atoms]) -> list[Atoms]:
 
 
 def _restore_vacuum(atoms: Atoms, seed: Atoms) -> None:
-    """Where a direction is not periodic LAMMPS shrinks its box to the atoms; a DFT code needs the seed's cell there, and the atoms where they were in it."""
+    """Where a direction is not periodic LAMMPS shrinks its box to the atoms; a DFT code needs the seed's cell there, and the atoms where they were in it. A
+    molecule without a cell has none after it either."""
     open_ = [k for k in range(3) if not seed.pbc[k]]
     if not open_:
         return
     cell = atoms.cell.array.copy()
     cell[open_] = seed.cell.array[open_]
-    if abs(np.linalg.det(cell)) > 1e-6:  # of a molecule without a cell: nothing to restore
-        atoms.set_cell(cell)
+    atoms.set_cell(cell)
+    if abs(np.linalg.det(cell)) > 1e-6:
         along = [s.cell.scaled_positions(s.positions)[:, open_] for s in (seed, atoms)]
         middle = [(a.min(0) + a.max(0)) / 2 for a in along]
         atoms.positions += (middle[0] - middle[1]) @ cell[open_]
     atoms.pbc = seed.pbc
+
+
+def _boxed(atoms: Atoms) -> Atoms:
+    """A copy with a box around it where it has no cell, which LAMMPS needs to begin with."""
+    missing = [k for k in range(3) if not atoms.cell.array[k].any()]
+    boxed = atoms.copy()
+    boxed.set_cell(atoms.cell.complete())
+    along = boxed.cell.scaled_positions(boxed.positions)[:, missing]  # angstrom: what is added has unit length
+    cell = boxed.cell.array.copy()
+    cell[missing] *= 2.0 + np.ptp(along, axis=0)[:, None]
+    boxed.positions += (1.0 - along.min(0)) @ boxed.cell.array[missing]
+    boxed.set_cell(cell)
+    return boxed
 
 
 def _run(config: LearnConfig, folder: Path, model: Path, seed_structure: Atoms, condition: dict, seed: int, first_step: bool = False) -> dict:
@@ -264,7 +278,7 @@ def _run(config: LearnConfig, folder: Path, model: Path, seed_structure: Atoms, 
 
     e = config.explore
     elements = sorted(set(seed_structure.symbols))
-    write_lammps_data(folder / "data.lmp", seed_structure, specorder=elements, masses=True, units="metal", atom_style="atomic")
+    write_lammps_data(folder / "data.lmp", _boxed(seed_structure), specorder=elements, masses=True, units="metal", atom_style="atomic")
     fixed = _fixed(seed_structure)
     mobile = [i + 1 for i in range(len(seed_structure)) if i not in fixed]
     temperature, damping = condition["temperature"], e.damping / 1000

@@ -440,11 +440,16 @@ class _only_one:
     def __enter__(self):
         import fcntl
 
-        self.stream = self.file.open("w")
+        try:
+            self.stream = os.fdopen(os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
+        except OSError as error:
+            raise RuntimeError(f"{self.file}: {error.strerror}; it is this loop's sign for workers, and no link: remove it") from error
         try:
             fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            self.stream.close()
             raise RuntimeError(f"another `adatom learn` works in {self.file.parent}") from error
+        self.stream.truncate()
         self.stream.write(f"{os.getpid()} {time.time()}\n")
         self.stream.flush()
 
