@@ -495,6 +495,19 @@ def test_seeds_without_a_cell(needs, detecting, tmp_path):
         assert list(atoms.pbc) == list(seeds[k].pbc)
 
 
+def test_commands_that_loop_until_dynamics_has_got_somewhere(needs, detecting, tmp_path, monkeypatch):
+    """Without dynamics they would go on for ever: whether they are right cannot be said beforehand."""
+    from adatom.learn import _explore
+
+    monkeypatch.setattr(_explore, "FIRST_STEP", 5.0)
+    table = document(tmp_path)
+    (tmp_path / "dynamics.lmp").write_text('fix move mobile nve\nlabel again\nrun {steps}\nif "$(step) < 100" then "jump SELF again"\n')
+    table["explore"]["commands"] = "dynamics.lmp"
+    begin = time.monotonic()
+    _explore.check_runs(parse(table, tmp_path), tmp_path / "md", detecting[0], [bulk("Cu", cubic=True)])
+    assert time.monotonic() - begin >= 5.0
+
+
 def test_held_out_configurations_are_drawn(detecting):
     """The method's choice is what is trained on; what is held out are others at random, in its places; and nothing is where nothing is gained."""
     model, frames = detecting
