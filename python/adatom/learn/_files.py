@@ -87,12 +87,13 @@ def remove_temporary(folder: Path, pattern: str = "*") -> None:
                 file.unlink()
 
 
-def is_plain(path: Path, kind=stat.S_ISREG) -> bool:
-    """Whether there is a file (or what `kind` says) under that very name: no link, no pipe, no device."""
+def kind(path: Path) -> str:
+    """"file", "folder" or "other" (a link, a pipe, a device), of what lies under that very name; "" where nothing does."""
     try:
-        return kind(path.lstat().st_mode)
+        mode = path.lstat().st_mode
     except OSError:
-        return False
+        return ""
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
 
 
 def printable(text: str) -> str:

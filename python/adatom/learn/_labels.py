@@ -4,7 +4,8 @@
 A task is a folder named after its structure, so that no structure is calculated twice: `input.extxyz` and `label.json` (how), then `lock` (who works on it),
 and in the end either `result.extxyz` or `failed.json`. Who has a lock touches it every now and then; one without that sign of life is taken over.
 
-Others may write to the folder: a worker calculates by its own configuration, and takes only tasks that are what that asks for and hold no links (_why_not).
+Others may write to the folder: a worker calculates by its own configuration, and takes only tasks that are what that asks for and hold no links
+(_why_not, _leads_away).
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import json
 import os
 import shutil
 import socket
-import stat
 import subprocess
 import sys
 import threading
@@ -31,7 +31,7 @@ import numpy as np
 
 from adatom.learn import _calculation
 from adatom.learn._config import Label
-from adatom.learn._files import is_plain, printable, read_frames, read_json, remove_temporary, to_text, write_json, write_text
+from adatom.learn._files import kind, printable, read_frames, read_json, remove_temporary, to_text, write_json, write_text
 from adatom.learn._process import supervised
 
 if TYPE_CHECKING:
@@ -85,11 +85,11 @@ def _name(atoms: Atoms, label: Label) -> str:
 
 def _why_not(task: Path, label: Label) -> str:
     """Why a task is not calculated here; empty: it may be. Its name is the hash of the structure and of what the configuration here asks for."""
-    if not is_plain(task, stat.S_ISDIR):
+    if kind(task) != "folder":
         return "it is no folder"
-    for path in (task, *sorted(task.rglob("*"))):  # a program would write to where a link leads
-        if not (is_plain(path) or is_plain(path, stat.S_ISDIR)):
-            return f"{path.name} is neither file nor folder"
+    for name in ("label.json", "input.extxyz", "lock"):
+        if kind(task / name) == "other":
+            return f"{name} is neither file nor folder"
     try:
         found = read_json(task / "label.json", "calculator", "parameters")
         if found["calculator"] != label.calculator:
@@ -103,9 +103,14 @@ def _why_not(task: Path, label: Label) -> str:
     return ""
 
 
+def _leads_away(task: Path) -> str:
+    """What of a task that nobody else works on is no file or folder of its own: a program would write to where a link leads; empty: nothing."""
+    return next((f"{path.name} is neither file nor folder" for path in task.rglob("*") if kind(path) == "other"), "")
+
+
 def state(task: Path) -> str:
     """"done", "failed" or "open"."""
-    return "done" if is_plain(task / "result.extxyz") else "failed" if is_plain(task / "failed.json") else "open"
+    return "done" if kind(task / "result.extxyz") == "file" else "failed" if kind(task / "failed.json") == "file" else "open"
 
 
 def result(task: Path, asked: Atoms) -> Atoms:
@@ -138,14 +143,18 @@ def _work(folder: Path, label: Label, tasks: list[Path] | None, say, stop: threa
         todo = [t for t in (tasks if tasks is not None else sorted(p.parent for p in folder.glob("*/label.json"))) if state(t) == "open" and t not in refused]
         taken, mine = None, ""
         for task in todo:
-            if is_plain(task / "lock") and not _stale(task / "lock"):
+            if kind(task / "lock") == "file" and not _stale(task / "lock"):
                 continue
-            if reason := _why_not(task, label):
-                refused.add(task)
-                _refuse(task, reason, tasks is not None, say)
-            elif mine := _lock(task):
+            reason = _why_not(task, label)
+            if not reason and not (mine := _lock(task)):
+                continue
+            if not reason and (reason := _leads_away(task)):
+                _unlock(task, mine)
+            if not reason:
                 taken = task
                 break
+            refused.add(task)
+            _refuse(task, reason, tasks is not None, say)
         if taken is None:
             _say_who_works([t for t in todo if t not in refused], say)
             break
@@ -222,16 +231,16 @@ def check_program(label: Label) -> None:
     """Raises FileNotFoundError that says what to install, or ValueError that says why label.calculator cannot be had."""
     if label.python and not shutil.which(label.python):
         raise FileNotFoundError(f"label.python is '{label.python}', which is no program")
-    kind, names, install = PROGRAMS.get(label.calculator, ("", "", ""))
-    if kind == "program" and "command" not in label.parameters and not any(shutil.which(name) for name in names.split()):
-        raise FileNotFoundError(f"the labelling program of calculator '{label.calculator}' is not installed ({kind} {names.split()[0]}): {install}")
+    sort, names, install = PROGRAMS.get(label.calculator, ("", "", ""))
+    if sort == "program" and "command" not in label.parameters and not any(shutil.which(name) for name in names.split()):
+        raise FileNotFoundError(f"the labelling program of calculator '{label.calculator}' is not installed ({sort} {names.split()[0]}): {install}")
     checked = subprocess.run(_command(label, ""), env=_environment(label), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     if not checked.returncode:
         return
     said = printable((checked.stderr.strip().splitlines() or [f"it ended with code {checked.returncode}"])[-1])
     where = label.python or sys.executable
-    if kind == "module":
-        raise FileNotFoundError(f"the labelling program of calculator '{label.calculator}' is not installed ({kind} {names} for {where}: {said}): {install}")
+    if sort == "module":
+        raise FileNotFoundError(f"the labelling program of calculator '{label.calculator}' is not installed ({sort} {names} for {where}: {said}): {install}")
     raise ValueError(f"label.calculator = '{label.calculator}' cannot be had in {where}: {said}")
 
 
