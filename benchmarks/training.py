@@ -28,6 +28,7 @@ from pathlib import Path
 from cpu import TUNED, machine
 
 SHAPE = {"family": "mace", "channels": 32, "max_L": 1, "l_max": 3, "correlation": 3, "layers": 2, "r_max": 5.0}
+ENVIRONMENT = {**os.environ, "PYTHONSAFEPATH": "1"}  # a file torch.py in the current folder is not torch
 
 
 def split(data: Path, folder: Path) -> tuple[Path, Path]:
@@ -73,7 +74,7 @@ class Engine:
         """Goes on to `epochs` epochs in all."""
         self.config["training"]["epochs"] = epochs
         script = "import json, sys; from adatom.training import train; r = train(json.load(sys.stdin), resume=True); print(json.dumps([r.epochs, r.tests]))"
-        environment = {**os.environ, "OMP_NUM_THREADS": str(self.config["threads"])}
+        environment = {**ENVIRONMENT, "OMP_NUM_THREADS": str(self.config["threads"])}
         done = subprocess.run([sys.executable, "-c", script], input=json.dumps(self.config), capture_output=True, text=True, env=environment, check=True)
         epochs_done, tests = json.loads(done.stdout.splitlines()[-1])
         times = [e["seconds"] for e in epochs_done]
@@ -87,7 +88,7 @@ class Engine:
         config["training"].update(epochs=1, batch_size=batch, valid_batch_size=5)
         config["data"]["test"] = []
         script = "import json, sys; from adatom.training import train; train(json.loads(sys.argv[1]))"
-        return subprocess.Popen([sys.executable, "-c", script, json.dumps(config)], env={**os.environ, "OMP_NUM_THREADS": str(self.config["threads"])})
+        return subprocess.Popen([sys.executable, "-c", script, json.dumps(config)], env={**ENVIRONMENT, "OMP_NUM_THREADS": str(self.config["threads"])})
 
 
 class Mace:
@@ -123,7 +124,7 @@ class Mace:
         ]  # fmt: skip
 
     def run(self, epochs: int) -> None:
-        environment = {**os.environ, **TUNED, "OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
+        environment = {**ENVIRONMENT, **TUNED, "OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
         environment.pop("LD_LIBRARY_PATH", None)
         before = len(self.epochs)
         process = subprocess.Popen([self.python, "-u", "-m", "mace.cli.run_train", *self.arguments, f"--max_num_epochs={epochs}"], env=environment,
@@ -143,7 +144,7 @@ class Mace:
         self.curve.append((self.seconds, self.evaluate()))
 
     def one_epoch(self, batch: int) -> subprocess.Popen:
-        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
+        environment = {**ENVIRONMENT, "OMP_NUM_THREADS": str(self.threads), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
         environment.pop("LD_LIBRARY_PATH", None)
         changed = {"--work_dir": str(self.folder / f"mace_memory{batch}"), "--batch_size": str(batch), "--valid_batch_size": "5"}
         arguments = [f"{key}={changed[key]}" if (key := a.split("=")[0]) in changed else a for a in self.arguments]
@@ -175,7 +176,7 @@ for name, file in tests.items():
 print(json.dumps(out))
 """
         tests = {t.stem: str(self.files[t.stem]) for t in self.tests}
-        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
+        environment = {**ENVIRONMENT, "OMP_NUM_THREADS": str(self.threads), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
         environment.pop("LD_LIBRARY_PATH", None)
         done = subprocess.run([self.python, "-c", script, str(self.folder), json.dumps(tests)], capture_output=True, text=True, env=environment)
         if done.returncode:

@@ -14,11 +14,16 @@ import threading
 import time
 from pathlib import Path
 
+import ase.io
+import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 
 from adatom.learn import _calculation, _labels, _process
+from adatom.learn._calculation import temporary_name
 from adatom.learn._config import Label, load
+from adatom.learn._files import remove_temporary, write_text
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
@@ -49,18 +54,19 @@ def wait_for(condition, seconds: float = 60.0):
     return value
 
 
-# A calculator that, as ASE's do, starts a program: a sleep whose length is the sign by which it is found. Every start leaves a line.
+# A calculator that, as ASE's do, starts a program: a sleep whose length is the sign by which it is found. Every start leaves a line. The environment says
+# which, as the parameters would make another task.
 PROGRAM = """
 import os, subprocess, sys
 from ase.calculators.emt import EMT
 
 
-def make(sleep="", session=False, log=""):
-    if log:
-        with open(log, "a") as stream:
+def make():
+    if "LOG" in os.environ:
+        with open(os.environ["LOG"], "a") as stream:
             stream.write(f"{os.getpid()}\\n")
-    if sleep:
-        subprocess.run(["sleep", sleep], start_new_session=session)
+    if "SLEEP" in os.environ:
+        subprocess.run(["sleep", os.environ["SLEEP"]], start_new_session="SESSION" in os.environ)
     return EMT()
 """
 
@@ -76,15 +82,16 @@ def unique_sleep() -> str:
 
 @linux
 @pytest.mark.parametrize("session", [False, True])
-def test_a_killed_loop_leaves_no_process(tmp_path, session):
+def test_a_killed_loop_leaves_no_process(tmp_path, monkeypatch, session):
     """kill -9 of the loop alone: what it started, down to the DFT program, even in a session of its own, is gone; and another loop takes the task at once."""
     sleep, log = unique_sleep(), tmp_path / "log"
-    label = label_in(tmp_path, parameters={"sleep": sleep, "session": session})
+    label = label_in(tmp_path)
     task = _labels.task_of(tmp_path / "q", crystal(), label)
     loop = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " \
            "from pathlib import Path; from adatom.learn import _labels; from adatom.learn._config import Label; q = Path('q'); " \
            "_labels.run_workers(q, Label('program:make', folder=Path.cwd()), [p.parent for p in q.glob('*/label.json')], print)"  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-c", loop], cwd=tmp_path)
+    environment = {**os.environ, "SLEEP": sleep, **({"SESSION": "1"} if session else {})}
+    process = subprocess.Popen([sys.executable, "-c", loop], cwd=tmp_path, env=environment)
     try:
         wait_for(lambda: running(sleep))
         assert len(running(task.name)) >= 2  # supervisor and calculation
@@ -93,8 +100,7 @@ def test_a_killed_loop_leaves_no_process(tmp_path, session):
         process.wait()
     wait_for(lambda: not running(sleep) and not running(task.name), 10.0)
     assert (task / "lock").exists() and _labels.state(task) == "open"
-    how = json.loads((task / "label.json").read_text())
-    (task / "label.json").write_text(json.dumps({**how, "parameters": {"log": str(log)}}))
+    monkeypatch.setenv("LOG", str(log))
     _labels.run_workers(tmp_path / "q", label, [task], lambda text: None)
     assert _labels.state(task) == "done" and len(log.read_text().splitlines()) == 1 and not (task / "lock").exists()
 
@@ -130,25 +136,40 @@ def test_a_killed_loop_leaves_no_dynamics_and_no_training(tmp_path, sign):
 
 
 @linux
-def test_ctrl_c_ends_calculations_and_gives_locks_back(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_calculations_and_gives_locks_back(tmp_path, number):
     sleep = unique_sleep()
-    task = _labels.task_of(tmp_path / "q", crystal(), label_in(tmp_path, parameters={"sleep": sleep}))
+    task = _labels.task_of(tmp_path / "q", crystal(), label_in(tmp_path))
     # What a shell starts in the background, the tests perhaps, ignores Ctrl-C, and so do its children.
-    loop = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " \
-           "from pathlib import Path; from adatom.learn import _labels; from adatom.learn._config import Label; q = Path('q'); " \
-           "_labels.run_workers(q, Label('program:make', folder=Path.cwd()), [p.parent for p in q.glob('*/label.json')], print)"  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-c", loop], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    loop = """
+import signal
+from pathlib import Path
+
+from adatom.learn import _labels
+from adatom.learn._config import Label
+from adatom.learn._process import told_to_end
+
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+queue = Path("q")
+with told_to_end():
+    _labels.run_workers(queue, Label("program:make", folder=Path.cwd()), [p.parent for p in queue.glob("*/label.json")], print)
+"""
+    environment = {**os.environ, "SLEEP": sleep}
+    process = subprocess.Popen([sys.executable, "-c", loop], cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment)
     wait_for(lambda: running(sleep))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode and "KeyboardInterrupt" in errors
+    assert "KeyboardInterrupt" in errors if number == signal.SIGINT else process.returncode == 128 + number
     assert not running(sleep) and not (task / "lock").exists() and _labels.state(task) == "open"
 
 
 @linux
-def test_a_calculation_that_takes_too_long_ends_with_its_program(tmp_path):
+def test_a_calculation_that_takes_too_long_ends_with_its_program(tmp_path, monkeypatch):
     sleep = unique_sleep()
-    label = label_in(tmp_path, seconds=3.0, parameters={"sleep": sleep})
+    monkeypatch.setenv("SLEEP", sleep)
+    label = label_in(tmp_path, seconds=3.0)
     task = _labels.task_of(tmp_path / "q", crystal(), label)
     worker = threading.Thread(target=_labels.work, args=(tmp_path / "q", label))
     worker.start()
@@ -172,6 +193,38 @@ def test_what_a_program_leaves_behind_ends(tmp_path):
     sleep = unique_sleep()
     process = _process.run(["sh", "-c", f"setsid sleep {sleep} & exit 0"])  # its end of the pipes is open: without a kill this would wait for it
     assert process.returncode == 0 and not running(sleep)
+
+
+def test_what_a_killed_run_leaves_of_files(tmp_path):
+    """The scratch folder goes with the run, what did not become whole when the next one begins; and a name is never one that lies there already."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (scratch / "data").write_text("much")
+    script = f"from pathlib import Path; from adatom.learn import _process; _process.run(['sleep', '300'], scratch=Path({str(scratch)!r}))"
+    process = subprocess.Popen([sys.executable, "-c", script])
+    wait_for(lambda: running(str(scratch)) and running("sleep\x00300"))
+    process.kill()
+    process.wait()
+    wait_for(lambda: not scratch.exists(), 10.0)
+    names = {temporary_name(tmp_path / "result.extxyz").name for _ in range(3)}
+    for name in (*names, ".result.extxyz.123", ".hidden"):
+        (tmp_path / name).write_text("")
+    remove_temporary(tmp_path)
+    assert len(names) == 3 and sorted(f.name for f in tmp_path.iterdir()) == [".hidden", ".result.extxyz.123"]
+    (tmp_path / "other").write_text("mine")
+    (tmp_path / temporary_name(tmp_path / "x").name).symlink_to(tmp_path / "other")
+    write_text(tmp_path / "x", "new")
+    assert (tmp_path / "other").read_text() == "mine" and (tmp_path / "x").read_text() == "new"
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_calculation.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device: '.*/x.json'"):
+        write_text(tmp_path / "x.json", "{}")
+    assert not list(tmp_path.iterdir())
 
 
 def test_locks_by_their_signs_of_life(tmp_path):
@@ -225,7 +278,8 @@ def test_a_stale_lock_is_taken_by_one(tmp_path, monkeypatch):
 def test_a_lock_that_vanishes_or_is_taken_during_work(tmp_path, monkeypatch):
     """One that vanished is made again; to one that another took over the calculation is left, and the other's lock stays."""
     monkeypatch.setattr(_labels, "HEARTBEAT", 0.1)
-    label = label_in(tmp_path, parameters={"sleep": "4"})
+    monkeypatch.setenv("SLEEP", "4")
+    label = label_in(tmp_path)
     for change in (Path.unlink, lambda lock: lock.write_text(json.dumps({"host": "elsewhere", "pid": 1}))):
         task = _labels.task_of(tmp_path / "q", crystal(int(change is Path.unlink)), label)
         done = []
@@ -269,6 +323,158 @@ def test_module_beside_the_configuration(tmp_path, monkeypatch):
     (tmp_path / "here/learn.toml").write_text(CONFIG.replace('calculator = "emt"', 'calculator = "emt"\nfolder = "x"'))
     with pytest.raises(ValueError, match="unknown key 'label.folder'"):
         load("../here/learn.toml")
+
+
+def spoiled_tasks():
+    """What others who may write to the queue could do to a task, and what is said of it."""
+
+    def calls_something(task):
+        (task / "label.json").write_text(json.dumps({"calculator": "os:system", "parameters": {"command": f"touch {task.parent.parent}/SPOILED"}}))
+
+    def other_parameters(task):
+        (task / "label.json").write_text(json.dumps({"calculator": "emt", "parameters": {"asap_cutoff": True}}))
+
+    def other_structure(task):
+        ase.io.write(task / "input.extxyz", crystal(9))
+
+    def nothing_in_it(task):
+        (task / "label.json").write_text("[" * 100_000)
+
+    def output_leads_away(task):
+        (task / "output.txt").symlink_to(task.parent.parent / "mine")
+
+    def result_leads_away(task):
+        (task / "result.extxyz").symlink_to(task.parent.parent / "mine")
+
+    def below_leads_away(task):
+        (task / "espresso").mkdir()
+        (task / "espresso/espresso.pwo").symlink_to(task.parent.parent / "mine")
+
+    def pipe(task):
+        os.mkfifo(task / "lock")
+
+    def folder_leads_away(task):
+        task.rename(task.parent.parent / "elsewhere")
+        task.symlink_to(task.parent.parent / "elsewhere")
+
+    return {
+        calls_something: "asks for calculator 'os:system', and label.calculator is 'emt' here",
+        other_parameters: "asks for other parameters",
+        other_structure: "input.extxyz is not the structure",
+        nothing_in_it: "label.json is not JSON",
+        output_leads_away: "output.txt is neither file nor folder",
+        result_leads_away: "result.extxyz is neither file nor folder",
+        below_leads_away: "espresso.pwo is neither file nor folder",
+        pipe: "lock is neither file nor folder",
+        folder_leads_away: "it is no folder",
+    }
+
+
+@pytest.mark.parametrize("spoil", list(spoiled_tasks()), ids=lambda f: f.__name__)
+def test_a_task_that_is_not_what_the_configuration_asks_for(tmp_path, spoil):
+    """Nothing of it is called, read or written to; a worker says so once, and goes on with the others; the loop, whose task it is, ends."""
+    label, told = Label("emt"), []
+    (tmp_path / "mine").write_text("mine")
+    spoiled, other = (_labels.task_of(tmp_path / "q", crystal(k), label) for k in (1, 2))
+    spoil(spoiled)
+    assert _labels.work(tmp_path / "q", label, say=told.append) == 1 and _labels.work(tmp_path / "q", label, say=told.append) == 0
+    assert sorted(told) == sorted([f"{other.name}: done", next(text for text in told if text.startswith(f"{spoiled.name} is not calculated here: "))])
+    assert spoiled_tasks_say(told, spoil)
+    with pytest.raises(ValueError, match="remove the folder"):
+        _labels.run_workers(tmp_path / "q", label, [spoiled], print)
+    assert (tmp_path / "mine").read_text() == "mine" and not (tmp_path / "SPOILED").exists()
+
+
+def spoiled_tasks_say(told, spoil) -> bool:
+    (message,) = (text for f, text in spoiled_tasks().items() if f.__name__ == spoil.__name__)
+    return any(message in text for text in told)
+
+
+def test_the_name_of_a_task_is_that_of_its_file(tmp_path):
+    """Whatever rounding and cell: what comes back from the file has the name that the structure got."""
+    rng = np.random.default_rng(4)
+    label, cells = Label("emt", parameters={"a": [1, 2.5, {"b": True}], "c": "ö"}), [None, [3.1, 0, 0], [3.1, 4.2, 0], rng.normal(size=(3, 3))]
+    for cell in cells:
+        for pbc in (False, True, [True, False, True]):
+            atoms = Atoms("Cu2O", rng.normal(scale=30, size=(3, 3)), cell=cell, pbc=pbc)
+            atoms.positions[0] = [1e-9, -1e-9, 0.123456785]
+            task = _labels.task_of(tmp_path, atoms, label)
+            assert not _labels._why_not(task, label) and _labels.task_of(tmp_path, ase.io.read(task / "input.extxyz"), label) == task
+
+
+@pytest.mark.parametrize("content", ["", "what is this", "1\nenergy=1.0\nCu 0 0 0\n"])
+def test_a_result_that_is_none(tmp_path, content):
+    from test_learning import document
+
+    from adatom.learn._config import parse
+    from adatom.learn._loop import label
+
+    config = parse(document(tmp_path), tmp_path)
+    task = _labels.task_of(config.output / "labels", crystal(1), config.label)
+    (task / "result.extxyz").write_text(content)
+    with pytest.raises(ValueError, match=f"{task.name}/result.extxyz"):
+        label(config, [crystal(1)], lambda text: None)
+    (task / "result.extxyz").unlink()
+    (task / "failed.json").write_text("{}")
+    with pytest.raises(ValueError, match=f"{task.name}/failed.json has no 'reason'"):
+        label(config, [crystal(1)], lambda text: None)
+
+
+def test_no_module_of_the_current_folder(tmp_path, monkeypatch):
+    """Neither a calculation nor training imports what happens to lie there."""
+    for name in ("ase", "numpy", "torch", "adatom", "json", "typer"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'SHADOWED')!r}, 'w').close()\nraise ImportError('shadowed')\n")
+    monkeypatch.chdir(tmp_path)
+    label = Label("emt", folder=tmp_path)
+    assert _labels.work(tmp_path / "q", label) == 0
+    task = _labels.task_of(tmp_path / "q", crystal(), label)
+    assert _labels.work(tmp_path / "q", label) == 1 and _labels.state(task) == "done"
+    process = _process.run(_process.python("import json, adatom\nprint(sys.argv[1:], adatom.__name__)", "a b"), env=_process.safe_environment())
+    assert process.stdout.split() == ["['a", "b']", "adatom"], process.stderr
+    for command in ([str(Path(sys.executable).with_name("adatom"))], [sys.executable, "-m", "adatom"]):
+        process = subprocess.run([*command, "learn", "nowhere.toml"], capture_output=True, text=True)
+        assert "no configuration at nowhere.toml" in process.stderr
+        for name in ("adatom", "numpy", "json"):  # python -m looks for them here before adatom has a say
+            (tmp_path / f"{name}.py").unlink(missing_ok=True)
+    assert not (tmp_path / "SHADOWED").exists()
+
+
+def test_which_module_of_a_name_is_taken(tmp_path, monkeypatch):
+    """That beside the configuration, then an installed one, then one of the current folder; what the module imports from beside is found."""
+    for folder in ("beside", "here"):
+        (tmp_path / folder).mkdir()
+        for name in ("ours", "wave"):  # wave is of Python itself
+            (tmp_path / folder / f"{name}.py").write_text(f"import helper\n\n\ndef make():\n    raise RuntimeError('{folder} ' + helper.name)\n")
+        (tmp_path / folder / "helper.py").write_text(f"name = '{folder}'\n")
+    monkeypatch.chdir(tmp_path / "here")
+
+    def reason(module, folder):
+        label = Label(f"{module}:make", folder=folder)
+        task = _labels.task_of(tmp_path / f"q{module}{folder.name}", crystal(), label)
+        _labels.work(task.parent, label, checked=True)
+        return json.loads((task / "failed.json").read_text())["reason"]
+
+    (tmp_path / "none").mkdir()
+    assert reason("ours", tmp_path / "beside") == "RuntimeError: beside beside" == reason("wave", tmp_path / "beside")
+    assert reason("ours", tmp_path / "none") == "RuntimeError: here here"
+    assert "has no attribute 'make'" in reason("wave", tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("nowhere:make", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("broken:make", "SyntaxError"),
+        ("empty:make", "has no attribute 'make'"),
+        ("empty:number", "is no function"),
+        ("emt", "label.parameters.asap is no parameter of EMT"),
+    ],
+)
+def test_a_function_that_cannot_be_had(tmp_path, name, message):
+    (tmp_path / "broken.py").write_text("def make(:\n")
+    (tmp_path / "empty.py").write_text("number = 3\n")
+    with pytest.raises(ValueError, match=f"label.calculator = '{name}' cannot be had in .*: .*{message}"):
+        _labels.check_program(Label(name, folder=tmp_path, parameters={"asap": 3}))
 
 
 @pytest.mark.parametrize("given, environment, expected", [(0, "8", "8"), (3, "8", "3"), (0, None, "1")])
@@ -333,6 +539,20 @@ def test_calculator_espresso(tmp_path):
     calculator = _calculation.make_calculator(how, tmp_path)
     assert calculator.profile.command == "mpirun pw.x" and calculator.profile.pseudo_dir == "/p" and calculator.directory == tmp_path / "espresso"
     assert calculator.parameters["kpts"] == [2, 2, 2] and calculator.parameters["input_data"]["control"] == {"nstep": 1, "tprnfor": True, "tstress": True}
+
+
+def test_pseudopotentials_are_looked_for_first(tmp_path, monkeypatch):
+    """In a folder that counts from the configuration's."""
+    (tmp_path / "pseudo").mkdir()
+    parameters = {"command": "pw.x", "pseudo_dir": "pseudo", "pseudopotentials": {"Cu": "Cu.UPF"}}
+    for wrong, message in (({"pseudo_dir": "x"}, "pseudopotentials is missing"), (parameters, "pseudopotentials: no file at .*/pseudo/Cu.UPF for Cu")):
+        with pytest.raises(ValueError, match=f"label.calculator = 'espresso' cannot be had in .*label.parameters.{message}"):
+            _labels.check_program(Label("espresso", folder=tmp_path, parameters={"command": "pw.x", **wrong}))
+    (tmp_path / "pseudo/Cu.UPF").write_text("")
+    monkeypatch.chdir(tmp_path / "pseudo")
+    _labels.check_program(Label("espresso", folder=tmp_path, parameters=parameters))
+    calculator = _calculation.make_calculator({"calculator": "espresso", "parameters": parameters}, tmp_path, [str(tmp_path)])
+    assert Path(calculator.profile.pseudo_dir) == tmp_path / "pseudo"
 
 
 def test_calculator_gpaw(tmp_path, monkeypatch):

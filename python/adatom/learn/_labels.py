@@ -3,6 +3,9 @@
 
 A task is a folder named after its structure, so that no structure is calculated twice: `input.extxyz` and `label.json` (how), then `lock` (who works on it),
 and in the end either `result.extxyz` or `failed.json`. Who has a lock touches it every now and then; one without that sign of life is taken over.
+
+Others may write to the folder: a worker calculates by its own configuration, and takes only tasks that are what that asks for and hold no links
+(_why_not, _leads_away).
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import importlib.util
+import io
 import json
 import os
 import shutil
@@ -28,7 +31,7 @@ import numpy as np
 
 from adatom.learn import _calculation
 from adatom.learn._config import Label
-from adatom.learn._files import read_frames, write_frames, write_json
+from adatom.learn._files import kind, printable, read_frames, read_json, remove_temporary, to_text, write_json, write_text
 from adatom.learn._process import supervised
 
 if TYPE_CHECKING:
@@ -45,45 +48,118 @@ PROGRAMS = {  # what a calculator needs: Python module or program, and how to ge
 
 
 def task_of(folder: Path, atoms: Atoms, label: Label) -> Path:
-    """Enters a structure into the queue, unless it is there, and returns its folder."""
-    how = {"calculator": label.calculator, "parameters": label.parameters}
-    # eight digits are what an extxyz file has, so that a structure that went through one is the same task
-    content = [atoms.numbers.tolist(), np.round(atoms.positions, 8).tolist(), np.round(atoms.cell.array, 9).tolist(), atoms.pbc.tolist(), how]
-    task = folder / hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-    if not (task / "label.json").exists():
-        bare = atoms.copy()
-        bare.calc, bare.info = None, {}
-        bare.arrays = {k: v for k, v in bare.arrays.items() if k in ("numbers", "positions")}
-        bare.constraints = []  # of the dynamics; forces are wanted on all atoms
-        write_frames(task / "input.extxyz", [bare])
-        write_json(task / "label.json", how)
+    """Enters a structure into the queue, unless it is there, and returns its folder. Raises ValueError if another one lies in its place."""
+    text = to_text([_bare(atoms)])
+    task = folder / _name(_parse(text), label)
+    if not os.path.lexists(task / "label.json"):
+        write_text(task / "input.extxyz", text)
+        write_json(task / "label.json", how(label))
+    elif state(task) == "open" and (reason := _why_not(task, label)):
+        raise ValueError(f"{task}: {reason}; remove the folder")
     return task
+
+
+def how(label: Label) -> dict[str, Any]:
+    return {"calculator": label.calculator, "parameters": label.parameters}
+
+
+def _bare(atoms: Atoms) -> Atoms:
+    bare = atoms.copy()
+    bare.calc, bare.info = None, {}
+    bare.arrays = {k: v for k, v in bare.arrays.items() if k in ("numbers", "positions")}
+    bare.constraints = []  # of the dynamics; forces are wanted on all atoms
+    return bare
+
+
+def _parse(text: str) -> Atoms:
+    """As it comes back from its file, which has eight digits: a structure that went through one is the same task."""
+    import ase.io
+
+    return ase.io.read(io.StringIO(text), format="extxyz")
+
+
+def _name(atoms: Atoms, label: Label) -> str:
+    content = [atoms.numbers.tolist(), np.round(atoms.positions, 8).tolist(), np.round(atoms.cell.array, 9).tolist(), atoms.pbc.tolist(), how(label)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _why_not(task: Path, label: Label) -> str:
+    """Why a task is not calculated here; empty: it may be. Its name is the hash of the structure and of what the configuration here asks for."""
+    if kind(task) != "folder":
+        return "it is no folder"
+    for name in ("label.json", "input.extxyz", "lock"):
+        if kind(task / name) == "other":
+            return f"{name} is neither file nor folder"
+    try:
+        found = read_json(task / "label.json", "calculator", "parameters")
+        if found["calculator"] != label.calculator:
+            return f"label.json asks for calculator '{printable(str(found['calculator']))}', and label.calculator is '{label.calculator}' here"
+        if json.dumps(found["parameters"], sort_keys=True) != json.dumps(label.parameters, sort_keys=True):
+            return "label.json asks for other parameters than [label.parameters] here"
+        if _name(read_frames(task / "input.extxyz")[0], label) != task.name:
+            return "input.extxyz is not the structure that the folder is named after"
+    except (ValueError, OSError, IndexError) as error:
+        return printable(str(error))
+    return ""
+
+
+def _leads_away(task: Path) -> str:
+    """What of a task that nobody else works on is no file or folder of its own: a program would write to where a link leads; empty: nothing."""
+    return next((f"{path.name} is neither file nor folder" for path in task.rglob("*") if kind(path) == "other"), "")
 
 
 def state(task: Path) -> str:
     """"done", "failed" or "open"."""
-    return "done" if (task / "result.extxyz").exists() else "failed" if (task / "failed.json").exists() else "open"
+    return "done" if kind(task / "result.extxyz") == "file" else "failed" if kind(task / "failed.json") == "file" else "open"
 
 
-def result(task: Path) -> Atoms:
-    return read_frames(task / "result.extxyz")[0]
+def result(task: Path, asked: Atoms) -> Atoms:
+    """Raises ValueError, naming the file, if it is not a label of that structure."""
+    file = task / "result.extxyz"
+    atoms = (read_frames(file) or [None])[0]
+    complete = atoms is not None and atoms.calc is not None and {"energy", "forces"} <= set(atoms.calc.results)
+    if not complete or not np.array_equal(atoms.numbers, asked.numbers) or not np.allclose(atoms.positions, asked.positions, rtol=0, atol=1e-6):
+        raise ValueError(f"{file} has no energy and forces of the structure that was to be labelled; somebody has altered it: remove it")
+    return atoms
 
 
-def work(folder: Path, label: Label, tasks: list[Path] | None = None, say=lambda text: None) -> int:
-    """One worker: takes open tasks until there is none that nobody works on. Returns how many it did."""
-    check_program(label)
+def failure(task: Path) -> dict[str, Any]:
+    """What a failed task says: reason, seconds."""
+    found = read_json(task / "failed.json", "reason")
+    seconds = found.get("seconds", 0.0)
+    return {"task": task.name, "reason": str(found["reason"]), "seconds": float(seconds) if isinstance(seconds, (int, float)) else 0.0}
+
+
+def work(folder: Path, label: Label, tasks: list[Path] | None = None, say=lambda text: None, checked: bool = False) -> int:
+    """One worker: takes open tasks until there is none that nobody works on. Returns how many it did. `checked`: check_program was called before."""
+    if not checked:
+        check_program(label)
     return _work(folder, label, tasks, say, threading.Event())
 
 
 def _work(folder: Path, label: Label, tasks: list[Path] | None, say, stop: threading.Event) -> int:
-    done = 0
+    done, refused = 0, set()
     while not stop.is_set():
-        todo = [t for t in (tasks if tasks is not None else sorted(p.parent for p in folder.glob("*/label.json"))) if state(t) == "open"]
-        taken, mine = next(((t, m) for t in todo if (m := _lock(t))), (None, ""))
+        todo = [t for t in (tasks if tasks is not None else sorted(p.parent for p in folder.glob("*/label.json"))) if state(t) == "open" and t not in refused]
+        taken, mine = None, ""
+        for task in todo:
+            if kind(task / "lock") == "file" and not _stale(task / "lock"):
+                continue
+            reason = _why_not(task, label)
+            if not reason and not (mine := _lock(task)):
+                continue
+            if not reason and (reason := _leads_away(task)):
+                _unlock(task, mine)
+            if not reason:
+                taken = task
+                break
+            refused.add(task)
+            _refuse(task, reason, tasks is not None, say)
         if taken is None:
-            _say_who_works(todo, say)
+            _say_who_works([t for t in todo if t not in refused], say)
             break
         try:
+            remove_temporary(taken)
             if _calculate(taken, label, mine, stop):
                 done += 1
                 say(f"{taken.name}: {state(taken)}")
@@ -127,7 +203,15 @@ def run_workers(folder: Path, label: Label, tasks: list[Path], say) -> None:
             t.join()
 
 
-_told: set[tuple[Path, str]] = set()  # tasks and owners of which _say_who_works has said that
+_told: set[tuple[Path, str]] = set()  # what was said already of a task: who has it, or why it is not calculated here
+
+
+def _refuse(task: Path, reason: str, own: bool, say) -> None:
+    if own:
+        raise ValueError(f"{task}: {reason}; remove the folder")
+    if (task, reason) not in _told:
+        _told.add((task, reason))
+        say(f"{task.name} is not calculated here: {reason}")
 
 
 def _say_who_works(tasks: list[Path], say) -> None:
@@ -135,7 +219,7 @@ def _say_who_works(tasks: list[Path], say) -> None:
     new = []
     for task in tasks:
         owner = _owner(task / "lock")
-        who = f"process {owner['pid']} on {owner['host']}" if owner else "somebody unknown" if (task / "lock").exists() else ""
+        who = f"process {owner['pid']} on {printable(owner['host'])}" if owner else "somebody unknown" if (task / "lock").exists() else ""
         if who and not (owner and _is_here(owner)) and (task, who) not in _told:
             _told.add((task, who))
             new.append(f"{task.name} ({who})")
@@ -144,34 +228,43 @@ def _say_who_works(tasks: list[Path], say) -> None:
 
 
 def check_program(label: Label) -> None:
-    """Raises FileNotFoundError that says what to install."""
+    """Raises FileNotFoundError that says what to install, or ValueError that says why label.calculator cannot be had."""
     if label.python and not shutil.which(label.python):
         raise FileNotFoundError(f"label.python is '{label.python}', which is no program")
-    if label.calculator not in PROGRAMS or "command" in label.parameters:
+    sort, names, install = PROGRAMS.get(label.calculator, ("", "", ""))
+    if sort == "program" and "command" not in label.parameters and not any(shutil.which(name) for name in names.split()):
+        raise FileNotFoundError(f"the labelling program of calculator '{label.calculator}' is not installed ({sort} {names.split()[0]}): {install}")
+    checked = subprocess.run(_command(label, ""), env=_environment(label), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    if not checked.returncode:
         return
-    kind, names, install = PROGRAMS[label.calculator]
-    if kind == "program":
-        found = any(shutil.which(name) for name in names.split())
-    elif label.python:
-        found = subprocess.run([label.python, "-c", f"import {names}"], capture_output=True).returncode == 0
-    else:
-        found = importlib.util.find_spec(names) is not None
-    if not found:
-        where = f" for {label.python or sys.executable}" if kind == "module" else ""
-        raise FileNotFoundError(f"the labelling program of calculator '{label.calculator}' is not installed ({kind} {names.split()[0]}{where}): {install}")
+    said = printable((checked.stderr.strip().splitlines() or [f"it ended with code {checked.returncode}"])[-1])
+    where = label.python or sys.executable
+    if sort == "module":
+        raise FileNotFoundError(f"the labelling program of calculator '{label.calculator}' is not installed ({sort} {names} for {where}: {said}): {install}")
+    raise ValueError(f"label.calculator = '{label.calculator}' cannot be had in {where}: {said}")
+
+
+def _command(label: Label, task: Path | str) -> list[str]:
+    return [label.python or sys.executable, str(CALCULATION), str(task), str(label.folder)]
+
+
+def _environment(label: Label) -> dict[str, str]:
+    environment = {**os.environ, _calculation.HOW: json.dumps(how(label))}
+    if label.threads:
+        environment["OMP_NUM_THREADS"] = str(label.threads)
+    environment.setdefault("OMP_NUM_THREADS", "1")
+    return environment
 
 
 def _calculate(task: Path, label: Label, mine: str, stop: threading.Event) -> bool:
     """In a process of its own, which may crash or take too long; signs of life go to the lock meanwhile. False if it was given up: `stop` is set, or another
     worker has the task."""
-    environment = dict(os.environ)
-    if label.threads:
-        environment["OMP_NUM_THREADS"] = str(label.threads)
-    environment.setdefault("OMP_NUM_THREADS", "1")
     start = sign = time.monotonic()
-    command = [label.python or sys.executable, str(CALCULATION), str(task), str(label.folder)]
     late = False
-    with (task / "output.txt").open("w") as output, supervised(command, stdout=output, stderr=subprocess.STDOUT, env=environment) as process:
+    (task / "output.txt").unlink(missing_ok=True)
+    with (task / "output.txt").open("x") as output, supervised(
+        _command(label, task), stdout=output, stderr=subprocess.STDOUT, env=_environment(label)
+    ) as process:
         while process.poll() is None and not late:
             left = start + label.seconds - time.monotonic() if label.seconds else 1.0
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -212,7 +305,7 @@ def _hold(task: Path, mine: str) -> bool:
         try:
             if lock.read_text() != mine:
                 return False
-            os.utime(lock)
+            os.utime(lock, follow_symlinks=False)
             return True
         except FileNotFoundError:
             return task.is_dir() and state(task) == "open" and _create(lock, mine)
@@ -246,7 +339,7 @@ def _alone(task: Path) -> Iterator[None]:
 def _stale(lock: Path) -> bool:
     """Without a sign of life for long, whosever it is: its process's number may be another's by now. Of a process of this machine that is gone at once."""
     try:
-        age = time.time() - lock.stat().st_mtime
+        age = time.time() - lock.lstat().st_mtime
     except FileNotFoundError:
         return False
     if age > STALE:
@@ -267,7 +360,7 @@ def _owner(lock: Path) -> dict[str, Any]:
     """Empty if there is none, or it is half written."""
     try:
         owner = json.loads(lock.read_text())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     complete = isinstance(owner, dict) and isinstance(owner.get("host"), str) and isinstance(owner.get("pid"), int)
     return owner if complete else {}

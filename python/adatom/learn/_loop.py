@@ -18,10 +18,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -31,16 +30,17 @@ import numpy as np
 
 from adatom.cli.common import symbols
 from adatom.learn import _explore, _labels, _process
+from adatom.learn._calculation import temporary_name
 from adatom.learn._config import LearnConfig
-from adatom.learn._files import read_frames, read_json, write_frames, write_json, write_text
+from adatom.learn._files import copy_file, read_frames, read_json, remove_temporary, write_frames, write_json, write_text
 from adatom.learn._selection import select
 from adatom.learn._where import by_element, with_uncertainty
 from adatom.potential import Potential
 from adatom.uncertainty import fit, judge
 
 
-def learn(config: LearnConfig, say=print) -> dict[str, Any]:
-    """Runs the loop, or goes on with it, until it stops by its rule. Returns the summary that the report shows."""
+def learn(config: LearnConfig, say=print, warn=None) -> dict[str, Any]:
+    """Runs the loop, or goes on with it, until it stops by its rule. Returns the summary that the report shows. `warn` says warnings; without it `say` does."""
     from adatom.learn._report import write_report
 
     seeds = _explore.read_seeds(config)
@@ -49,7 +49,10 @@ def learn(config: LearnConfig, say=print) -> dict[str, Any]:
         _check(config, len(done), seeds)
     config.output.mkdir(parents=True, exist_ok=True)
     with _only_one(config.output):
+        for folder, pattern in (("", "*"), ("rounds", "**/*")):  # the queue is not the loop's alone
+            remove_temporary(config.output / folder, pattern)
         _same_theory(config)
+        _say_changed_start(config, warn or say)
         while True:
             done = finished_rounds(config.output)
             reason = _stops(config, done)
@@ -67,9 +70,10 @@ def learn(config: LearnConfig, say=print) -> dict[str, Any]:
 
 def _check(config: LearnConfig, k: int, seeds) -> None:
     """What would fail only after calculations were paid for. Raises ValueError or FileNotFoundError."""
+    _explore.lammps(config.explore.ranks)
+    _explore.check_commands(config)
     if not config.label.wait:
         _labels.check_program(config.label)
-    _explore.check_commands(config)
     seen = {symbol for atoms in seeds for symbol in atoms.symbols}
     model, start = _round(config, k) / "model.safetensors", config.start
     trained_on, isolated = seen, []
@@ -84,16 +88,18 @@ def _check(config: LearnConfig, k: int, seeds) -> None:
         known, source = (known | trained_on, "start.pretrained and the first data") if start.pretrained else (known, "start.model" if given else "start.train")
     if not seen <= known:
         raise ValueError(f"explore.structures have {', '.join(sorted(seen - known))}, which {source} has not: the model would not know it")
-    _check_training(config, k, sorted(trained_on), isolated)
+    with tempfile.TemporaryDirectory(prefix="adatom-learn-") as folder:
+        _try_all(config, k, Path(folder), seeds, sorted(trained_on), isolated)
 
 
-def _check_training(config: LearnConfig, k: int, elements: list[str], isolated) -> None:
-    """One step of training on made-up labels, which finds what is wrong in [train]: much of it is looked at only when the model is made."""
+def _try_all(config: LearnConfig, k: int, folder: Path, seeds, elements: list[str], isolated) -> None:
+    """One step of training on made-up labels, which finds what is wrong in [train]: much of it is looked at only when the model is made. Then the first step of
+    LAMMPS, with the model of the round or what came of that."""
     from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator
 
     rng, frames = np.random.default_rng(0), []
-    for symbol in [*elements, elements[0], elements[0]]:  # atomic energies are fitted to them: as many kinds of composition as elements
+    for symbol in [*elements, *elements[:1] * 4]:  # atomic energies are fitted to them: as many kinds of composition as elements
         line = [*elements, symbol]
         atoms = Atoms(line, [[2.0 * n, 0.3 * (n % 2), 0.0] for n in range(len(line))], cell=[2.0 * len(line) + 1.0, 8.0, 8.0], pbc=True)
         atoms.rattle(0.1, rng=rng)
@@ -101,33 +107,45 @@ def _check_training(config: LearnConfig, k: int, elements: list[str], isolated) 
         frames.append(atoms)
     model = _round(config, k) / "model.safetensors"
     start = next((Path(file) for file in (model, config.start.model, config.start.pretrained) if file and Path(file).is_file()), None)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        write_frames(folder / "data/train.extxyz", frames)
-        write_frames(folder / "data/held_out.extxyz", frames[:2])
-        write_frames(folder / "data/isolated.extxyz", isolated)
-        write_json(folder / "train.json", _training(config, folder, start, first=start == Path(config.start.pretrained)))
-        process = _process.run([sys.executable, "-c", ONE_STEP, str(folder / "train.json")])
+    write_frames(folder / "data/train.extxyz", frames[:-2])
+    write_frames(folder / "data/held_out.extxyz", frames[-2:])
+    write_frames(folder / "data/isolated.extxyz", isolated)
+    write_json(folder / "train.json", _training(config, folder, start, first=start == Path(config.start.pretrained)))
+    process = _process.run(_process.python(ONE_STEP, folder / "train.json", folder / "made"), scratch=folder, env=_process.safe_environment())
     if process.returncode:
         raise ValueError(f"[train]: {(process.stderr.strip().splitlines() or [f'ended with code {process.returncode}'])[-1]}")
+    if not model.exists():
+        made, model = folder / "made/model.safetensors", folder / "model.safetensors"
+        fit(Path(config.start.model) if config.start.model else made, frames[:-2], frames[-2:], model)
+    _explore.check_runs(config, folder / "md", model, seeds)
 
 
-ONE_STEP = """
-import json, sys
-from adatom.training import resolved_config, train
-document = json.load(open(sys.argv[1]))
+ROW = ("round", "runs", "trips", "md_steps", "md_seconds", "labelled", "failed", "label_seconds", "train_frames")  # of round.json
+TRAIN = """
+import json
 try:
-    resolved_config(document)
-    train(document, progress=lambda *_: False, warn=lambda text: None)
+    from adatom.training import resolved_config, train
+    document = json.load(open(sys.argv[1], encoding="utf-8"))
+{steps}
 except Exception as error:
     sys.exit(" ".join(str(error).split()) or type(error).__name__)
 """
+# Of [train] as it stands; then, for a model file, an epoch with the defaults of all that could stand in the way of so short a one.
+ONE_STEP = TRAIN.format(steps="""
+    resolved_config(document)
+    train(document, progress=lambda *_: False, warn=lambda text: None)
+    kept = {name: document[name] for name in ("model", "data", "precision", "threads", "device", "seed") if name in document}
+    made = {**kept, "output": sys.argv[2], "training": {"epochs": 1, "batch_size": 4}}
+    train(made, progress=lambda *_: True, warn=lambda text: None)
+""")
+ALL_STEPS = TRAIN.format(steps="    train(document, resume=True)")
 
 
 def _same_theory(config: LearnConfig) -> None:
     """Labels of two levels of theory in one training set would be learned as one. Raises ValueError once there is a label of another one."""
     file, now = config.output / "config.json", {"calculator": config.label.calculator, "parameters": json.loads(json.dumps(config.label.parameters))}
-    before = read_json(file)["label"] if file.exists() else now
+    document = read_json(file, "label") if file.exists() else {}
+    before = document.get("label", now)
     done = [task for f in config.output.glob("labels/*/label.json") if _labels.state(task := f.parent) == "done"]
     if not file.exists() and (config.output / "rounds").is_dir():  # begun by a version that did not write the file
         before = next((how for task in done if (how := read_json(task / "label.json")) != now), now)
@@ -140,13 +158,34 @@ def _same_theory(config: LearnConfig) -> None:
             what = f"label.parameters.{key} was {b.get(key, 'not given')!r} and is {n.get(key, 'not given')!r}"
         raise ValueError(f"{config.output} has labels of another level of theory: {what}. Put it back, or use another output folder")
     if before != now or not file.exists():
-        write_json(file, {"label": now})
+        write_json(file, {**document, "label": now})
+
+
+def _say_changed_start(config: LearnConfig, warn) -> None:
+    """[start] is read once; who changes it later should know. Files count by their content."""
+    first, file = _round(config, 0), config.output / "config.json"
+    start, document = config.start, read_json(file, "label")
+
+    def digest(name: str) -> str:
+        return hashlib.sha256(Path(name).read_bytes()).hexdigest()
+
+    data = {"train": [digest(f) for f in start.train], "held_out": [digest(f) for f in start.held_out]}
+    data.update(displaced=start.displaced, amplitude=start.amplitude)
+    models = {name: getattr(start, name) and digest(getattr(start, name)) for name in ("model", "pretrained")}
+    read = {**(data if (first / "data/held_out.extxyz").exists() else {}), **(models if (first / "model.safetensors").exists() else {})}
+    before = document.get("start", {})
+    changed = [f"start.{name}" for name in read if name in before and before[name] != read[name]]
+    if changed:
+        warn(f"warning: {', '.join(changed)} changed, which has no effect any more: {first} is made. Use another output folder to begin anew")
+    now = {**data, **models, **{name: before.get(name, read[name]) for name in read}}
+    if now != before:
+        write_json(file, {**document, "start": now})
 
 
 def finished_rounds(output: Path) -> list[dict[str, Any]]:
     rounds = []
     while (file := output / "rounds" / f"{len(rounds):03d}" / "round.json").exists():
-        rounds.append(read_json(file))
+        rounds.append(read_json(file, *ROW))
     return rounds
 
 
@@ -209,7 +248,7 @@ def _one_round(config: LearnConfig, k: int, seeds, say) -> None:
         summary["held_out"] = errors(following / "model.safetensors", read_frames(following / "data/held_out.extxyz"))
     elif not (_round(config, k + 1) / "model.safetensors").exists():  # nothing new: the model stays
         _copy(folder / "data", _round(config, k + 1) / "data")
-        _copy_file(model, _round(config, k + 1) / "model.safetensors")
+        copy_file(model, _round(config, k + 1) / "model.safetensors")
     write_json(folder / "round.json", summary)
 
 
@@ -237,9 +276,9 @@ def label(config: LearnConfig, frames, say, failed: list[dict] | None = None) ->
     labelled, failed = [], [] if failed is None else failed
     for task, frame in zip(tasks, frames):
         if _labels.state(task) == "failed":
-            failed.append({"task": task.name, **read_json(task / "failed.json")})
+            failed.append(_labels.failure(task))
             continue
-        atoms = _labels.result(task)
+        atoms = _labels.result(task, frame)
         if (largest := np.abs(atoms.get_forces()).max()) <= config.label.largest_force:
             atoms.info["held_out"] = bool(frame.info.get("held_out"))
             labelled.append(atoms)
@@ -285,7 +324,7 @@ def _first_model(config: LearnConfig, folder: Path, seeds, say) -> None:
         return
     given = Path(config.start.model)
     if Potential.load(given).members:
-        _copy_file(given, folder / "model.safetensors")
+        copy_file(given, folder / "model.safetensors")
     else:
         _calibrate(given, folder)
 
@@ -317,10 +356,10 @@ def _train(config: LearnConfig, folder: Path, start: Path | None, say, first: bo
     document = _training(config, folder, start, first)
     write_json(folder / "train.json", document)
     say(f"training on {len(read_frames(folder / 'data/train.extxyz'))} configurations")
-    script = "import json, sys; from adatom.training import train; train(json.load(open(sys.argv[1])), resume=True)"
-    process = _process.run([sys.executable, "-c", script, str(folder / "train.json")])
+    process = _process.run(_process.python(ALL_STEPS, folder / "train.json"), env=_process.safe_environment())
     if process.returncode:
-        raise RuntimeError(f"training failed in {folder}: {process.stderr.strip()[-1500:]}")
+        said = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise RuntimeError(f"training failed in {folder}, with code {process.returncode}: {said}")
     _calibrate(folder / "train/model.safetensors", folder)
 
 
@@ -348,7 +387,7 @@ def _training(config: LearnConfig, folder: Path, start: Path | None, first: bool
 
 
 def _calibrate(model: Path, folder: Path) -> None:
-    temporary = folder / ".model.safetensors"
+    temporary = temporary_name(folder / "model.safetensors")
     fit(model, read_frames(folder / "data/train.extxyz"), read_frames(folder / "data/held_out.extxyz"), temporary)
     temporary.replace(folder / "model.safetensors")
 
@@ -387,13 +426,6 @@ def _first_data(files: list[str]) -> tuple[list, list]:
     return rest, isolated if covered else []
 
 
-def _copy_file(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}")
-    shutil.copyfile(source, temporary)
-    temporary.replace(target)
-
-
 def _copy(source: Path, target: Path) -> None:
     for name in ("train.extxyz", "held_out.extxyz"):
         write_text(target / name, (source / name).read_text())
@@ -408,11 +440,16 @@ class _only_one:
     def __enter__(self):
         import fcntl
 
-        self.stream = self.file.open("w")
+        try:
+            self.stream = os.fdopen(os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
+        except OSError as error:
+            raise RuntimeError(f"{self.file}: {error.strerror}; it is this loop's sign for workers, and no link: remove it") from error
         try:
             fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            self.stream.close()
             raise RuntimeError(f"another `adatom learn` works in {self.file.parent}") from error
+        self.stream.truncate()
         self.stream.write(f"{os.getpid()} {time.time()}\n")
         self.stream.flush()
 

@@ -2,7 +2,8 @@
 """Programs that end when this process does, however it ends, with all that they have started.
 
 Each runs below a small supervisor in a session of its own, to which a pipe leads from here that nobody writes to. When this process is gone, killed or not, the
-system closes the pipe, and the supervisor kills all below it. This file is the supervisor as well, run as a script: it may import nothing of adatom.
+system closes the pipe, and the supervisor kills all below it and removes its scratch folder. This file is the supervisor as well, run as a script: it may
+import nothing of adatom.
 
     adatom learn --pipe--> supervisor --> calculation --> DFT program
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,13 +25,42 @@ from pathlib import Path
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
+def python(script: str, *arguments: str | Path) -> list[str]:
+    """The command that runs a script in this Python, without the current folder in the path of modules, which `python -c` puts first there: a file torch.py
+    that happens to lie in it is not torch."""
+    return [sys.executable, "-c", f"import sys\nsys.path[:] = [folder for folder in sys.path if folder]\n{script}", *map(str, arguments)]
+
+
+def safe_environment(**more: str) -> dict[str, str]:
+    """For programs of our own: what they start in Python (3.11 or later) does not look for modules in the current folder either."""
+    return {**os.environ, "PYTHONSAFEPATH": "1", **more}
+
+
 @contextlib.contextmanager
-def supervised(command: list[str], **options) -> Iterator[subprocess.Popen]:
-    """The program, with the options of Popen but for stdin; at the end of the block it and all that it has started is dead."""
+def told_to_end() -> Iterator[None]:
+    """SIGTERM, as Slurm sends it, and SIGHUP, of a terminal that is closed, end this process like Ctrl-C: locks are given back, scratch folders are removed."""
+
+    def end(number: int, frame) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = (signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, end) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}  # nohup ignores one of them
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def supervised(command: list[str], scratch: Path | None = None, **options) -> Iterator[subprocess.Popen]:
+    """The program, with the options of Popen but for stdin; at the end of the block it and all that it has started is dead. If this process is killed
+    meanwhile, the folder `scratch` is removed."""
+    supervisor = [sys.executable, "-I", "-S", __file__, str(scratch or ""), *map(str, command)]
     read, lifeline = os.pipe()  # neither is inherited, but as the supervisor's standard input
     try:
         try:
-            process = subprocess.Popen([sys.executable, "-I", "-S", __file__, *map(str, command)], stdin=read, start_new_session=True, **options)
+            process = subprocess.Popen(supervisor, stdin=read, start_new_session=True, **options)
         finally:
             os.close(read)
     except BaseException:
@@ -48,10 +79,10 @@ def supervised(command: list[str], **options) -> Iterator[subprocess.Popen]:
                 process.wait()
 
 
-def run(command: list[str], **options) -> subprocess.CompletedProcess:
-    """subprocess.run of a supervised program; its output is kept, as text."""
-    with supervised(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
-        output, errors = process.communicate()
+def run(command: list[str], seconds: float | None = None, scratch: Path | None = None, **options) -> subprocess.CompletedProcess:
+    """subprocess.run of a supervised program; its output is kept, as text. Raises TimeoutExpired after so many seconds."""
+    with supervised(command, scratch, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", **options) as process:
+        output, errors = process.communicate(timeout=seconds)
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
@@ -60,17 +91,21 @@ def _kill_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def _supervise(command: list[str]) -> None:
+_ending = threading.Lock()  # of the supervisor: who has it ends the process
+
+
+def _supervise(scratch: str, command: list[str]) -> None:
     """Runs the command, and ends as it does."""
     _adopt_orphans()
     try:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     except OSError as error:
         sys.exit(f"{command[0]} does not start: {error.strerror}")
-    threading.Thread(target=_watch, daemon=True).start()
+    threading.Thread(target=_watch, args=(scratch,), daemon=True).start()
     pid, status = 0, 0
     while pid != child.pid:  # others are orphans from below
         pid, status = os.wait()
+    _ending.acquire()  # waits where _watch is at work, which ends this process
     _kill_below()
     code = os.waitstatus_to_exitcode(status)
     if code < 0:  # the same signal, so that the return code is the child's
@@ -81,12 +116,15 @@ def _supervise(command: list[str]) -> None:
     os._exit(abs(code))
 
 
-def _watch() -> None:
+def _watch(scratch: str) -> None:
     """Until the other end of standard input is closed."""
     while os.read(0, 1):
         pass
-    _kill_below()
-    os.killpg(0, signal.SIGKILL)
+    with _ending:
+        _kill_below()
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+        os.killpg(0, signal.SIGKILL)
 
 
 def _adopt_orphans() -> None:
@@ -127,4 +165,4 @@ def _descendants() -> list[int]:
 
 
 if __name__ == "__main__":
-    _supervise(sys.argv[1:])
+    _supervise(sys.argv[1], sys.argv[2:])

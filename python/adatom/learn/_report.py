@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 FARTHEST = 3  #: atoms of a round in the table
+LABELLING = ("labelled", "failed", "label_seconds")  # of first.json and labels.json
 PICTURES = 6  #: rounds, the last ones
 
 STYLE = (
@@ -64,9 +65,9 @@ def _labelling(config: LearnConfig, rounds: list[dict[str, Any]]) -> list[tuple[
     """What was calculated: before round 0, in each round, and in one that did not come to its end."""
     folders = config.output / "rounds"
     first, last = folders / "000/first.json", folders / f"{len(rounds):03d}" / "labels.json"
-    found = [("first", read_json(first))] if first.exists() else []
+    found = [("first", read_json(first, *LABELLING))] if first.exists() else []
     found += [(str(r["round"]), r) for r in rounds]
-    return found + ([(str(len(rounds)), read_json(last))] if last.exists() else [])
+    return found + ([(str(len(rounds)), read_json(last, *LABELLING))] if last.exists() else [])
 
 
 def _of_first(labelling: list[tuple[str, dict[str, Any]]]) -> str:
