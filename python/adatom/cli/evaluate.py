@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from adatom import _pictures
 from adatom.cli import common
 
 BATCH_ATOMS = 2000  # atoms evaluated together; enough to keep every core busy
@@ -179,5 +180,4 @@ def _plot(output: Path, pairs: dict[str, Pairs]) -> None:
         panel.set(xlabel=f"label {name} ({UNITS[name]})", ylabel=f"predicted {name} ({UNITS[name]})", title=name)
         rmse = pair.rows(name)[0]["rmse"]
         panel.text(0.05, 0.95, f"RMSE {1e3 * rmse:.2f} m{UNITS[name]}", transform=panel.transAxes, va="top")
-    figure.savefig(output, dpi=150)
-    plt.close(figure)
+    _pictures.save(figure, output, 150)
