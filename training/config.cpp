@@ -273,7 +273,7 @@ RunConfig parse_config(const json& document) {
   if (config.data.train.empty()) throw std::invalid_argument("'data.train' is empty, expected a list of files");
   if (config.data.atomic_energies == "given" && config.data.atomic_energy_of.empty())
     throw std::invalid_argument("'data.atomic_energies' is \"given\", but 'data.atomic_energy_of' is empty");
-  if (!config.data.valid.empty() && document.at("data").contains("valid_fraction"))
+  if (!config.data.valid.empty() && config.data.valid_fraction > 0 && document.at("data").contains("valid_fraction"))
     throw std::invalid_argument("'data.valid_fraction' is given beside 'data.valid', whose files validate alone: remove one of the two");
   if (std::count(config.frozen.begin(), config.frozen.end(), ""))
     throw std::invalid_argument("'frozen' has an empty text, with which every name begins: nothing would be trained; name tensors, or remove it");

@@ -45,7 +45,7 @@ def test_errors_fall_and_the_file_gives_the_reported_ones(config, family):
 
 
 def test_a_trained_file_has_the_energies_that_the_trainer_reported(config):
-    config["data"]["valid"] = config["data"]["train"]
+    config["data"].update(valid=config["data"]["train"], valid_fraction=0.0)
     result = train(config)
     best = [e for e in result.epochs if e["best"]][-1]["valid"]
     potential = Potential.load(result.model)

@@ -73,6 +73,8 @@ def _as_json(config: Any) -> str:
                 check(item, key)
         elif isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"'{key}' is {value}, expected a finite number")
+        elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+            raise ValueError(f"'{key}' is {value}, expected a number below 2^64")
         elif value is not None and not isinstance(value, (str, int, float)):
             raise ValueError(f"'{key}' is {value}, a {type(value).__name__}: expected a text, a number, true, false, a list or a table")
 
@@ -166,7 +168,7 @@ def train(
 def _begins(config: dict[str, Any], begins: dict[str, dict[str, Any]]) -> str:
     """Errors before the first epoch, in words."""
     errors = [
-        (f"head '{head}' " if len(begins) > 1 else "") + f"{1e3 * e['energy_per_atom_rmse']:.3g} meV/atom, mean {1e3 * e['energy_per_atom_mean_error']:+.3g}"
+        (f"head '{head}' " if len(begins) > 1 else "") + f"{1e3 * e['energy_per_atom_rmse']:.1f} meV/atom, mean {1e3 * e['energy_per_atom_mean_error']:+.1f}"
         for head, e in begins.items()
     ]
     return f"RMSE of the energies of {Path(config['model']['file']).name} on data.train before the first epoch: {'; '.join(errors)}"
