@@ -49,7 +49,11 @@ Trainer::Implementation::Implementation(const RunConfig& run, std::shared_ptr<Co
   loss = Loss(config.loss);
   learning_rate = config.optimizer.learning_rate;
   together([&] {
-    if (resume && std::filesystem::exists(checkpoint())) load_checkpoint();
+    if (!resume || !std::filesystem::exists(checkpoint())) return;
+    load_checkpoint();
+    if (epoch < config.epochs && steps_of_epoch > EpochPlan(data.train, config, epoch).steps())
+      throw std::runtime_error(checkpoint().string() + " is damaged: 'steps_of_epoch' of its state is " + std::to_string(steps_of_epoch) +
+                               ", more than an epoch has; start a new run in another output folder");
   });
 }
 

@@ -5,12 +5,10 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <limits>
 #include <stdexcept>
 
 #include "adatom/elements.hpp"
 #include "potential/atomic_file.hpp"
-#include "training/epoch_plan.hpp"
 #include "training/trainer_implementation.hpp"
 
 namespace adatom::training {
@@ -119,8 +117,6 @@ json without_names(json files) {
   return files;
 }
 
-const char* const start_anew = "start a new run in another output folder (with model.file it can begin with a model)";
-
 /// What is not the same in two models, in words.
 std::string difference(const ModelFile& before, const ModelFile& now) {
   const json a = json::parse(before.architecture), b = json::parse(now.architecture), changes = json::diff(a, b);
@@ -164,11 +160,9 @@ void Trainer::Implementation::load_checkpoint() {
   const ModelFile file = read_model(checkpoint());
   const json provenance = json::parse(file.provenance);
   if (!provenance.contains("checkpoint")) throw std::runtime_error(checkpoint().string() + " is a model, not a checkpoint of a run");
-  try {
-    require_same_run(provenance.at("checkpoint"));
-  } catch (const json::exception& error) {
-    throw std::runtime_error(checkpoint().string() + ": what it says of its run cannot be read (" + error.what() + "); " + start_anew);
-  }
+  const json& then = provenance.at("checkpoint");
+  const json& s = then.at("state");
+  require_same_run(then);
   const ModelFile& mine = original;
   if (file.architecture != mine.architecture || file.elements != mine.elements || file.heads != mine.heads)
     throw std::runtime_error(checkpoint().string() + " is of another architecture than the configuration: its " + difference(file, mine) +
@@ -185,31 +179,14 @@ void Trainer::Implementation::load_checkpoint() {
   auto optimizer_state = optimizer->blank_state();
   for (auto& [name, tensor] : optimizer_state) get("optimizer." + name, tensor);
   optimizer->restore(optimizer_state);
-  try {
-    restore(provenance.at("checkpoint").at("state"));
-  } catch (const json::exception& error) {
-    throw std::runtime_error(checkpoint().string() + ": the state of its run cannot be read (" + error.what() + "); " + start_anew);
-  }
-  model->assign(training::data(parameters));
-}
-
-void Trainer::Implementation::restore(const json& s) {
-  const auto count = [&](const char* key) {
-    const json& value = s.at(key);
-    if (!value.is_number_integer() || value < 0 || value > std::numeric_limits<int>::max() - 1)
-      throw std::runtime_error(checkpoint().string() + ": '" + key + "' of its state is " + value.dump() + ", expected a whole number from 0; " + start_anew);
-    return value.get<int>();
-  };
-  epoch = count("epoch"), step = count("step"), steps_of_epoch = count("steps_of_epoch"), train_loss = s.at("train_loss");
-  if (epoch < config.epochs && steps_of_epoch > EpochPlan(data.train, config, epoch).steps())
-    throw std::runtime_error(checkpoint().string() + ": 'steps_of_epoch' of its state is " + std::to_string(steps_of_epoch) + ", more than an epoch has; " +
-                             start_anew);
+  epoch = s.at("epoch"), step = s.at("step"), steps_of_epoch = s.at("steps_of_epoch"), train_loss = s.at("train_loss");
   if (s.at("stage_two")) begin_stage_two();
   learning_rate = s.at("learning_rate");
   best_loss = s.at("best_loss").is_null() ? INFINITY : s.at("best_loss").get<double>();
   plateau_loss = s.at("plateau_loss").is_null() ? INFINITY : s.at("plateau_loss").get<double>();
   kept_errors = s.at("best_errors");
-  plateau_epochs = count("plateau_epochs"), epochs_without_better = count("epochs_without_better"), seconds_before = s.at("seconds");
+  plateau_epochs = s.at("plateau_epochs"), epochs_without_better = s.at("epochs_without_better"), seconds_before = s.at("seconds");
+  model->assign(training::data(parameters));
 }
 
 void Trainer::Implementation::save_model() {

@@ -92,7 +92,6 @@ struct Trainer::Implementation {
   void require_same_run(const nlohmann::json& then) const;
   void save_checkpoint();  ///< all processes together
   void load_checkpoint();
-  void restore(const nlohmann::json& state);
   void save_model();
 
  private:

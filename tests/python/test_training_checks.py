@@ -172,6 +172,16 @@ def test_data_of_another_level_than_the_model_are_told_of(tiny):
     assert told(same) == []
 
 
+def test_eval_tells_of_structures_of_another_head(tiny, tmp_path, adatom_command):
+    run = tiny(train=[*alloys(12, 0, "A"), *alloys(12, 50, "B", LEVEL)])
+    model = train(run, warn=lambda text: None).model
+    ase.io.write(tmp_path / "mixed.extxyz", [*alloys(3, 90, "A"), *alloys(2, 95, "B", LEVEL), *alloys(1, 97)])
+    done = adatom_command("eval", model, tmp_path / "mixed.extxyz", "--head", "A")
+    assert "2 of 6 structures are of the head 'B'" in done.stderr and "--head B compares with them" in done.stderr
+    ase.io.write(tmp_path / "own.extxyz", alloys(3, 90, "A"))
+    assert adatom_command("eval", model, tmp_path / "own.extxyz", "--head", "A").stderr == ""
+
+
 # ------------------------------------------------------------------------------------------------ validation
 def test_a_head_that_nothing_validates(tiny):
     (text,) = told(tiny(train=[*alloys(16, 0, "A"), *alloys(4, 50, "B")], valid=alloys(4, 100, "A")))

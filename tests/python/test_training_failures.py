@@ -4,7 +4,6 @@
 import copy
 import json
 import os
-import re
 import resource
 import shutil
 import signal
@@ -352,11 +351,6 @@ def test_files_that_are_no_checkpoint(config):
     content = checkpoint.read_bytes()
     shutil.copy(model, checkpoint)
     assert f"{checkpoint} is a model, not a checkpoint of a run" in refused(config, resume=True)
-    state = re.search(rb'\\"steps_of_epoch\\":0', content)
-    checkpoint.write_bytes(content[: state.end() - 1] + b"9" + content[state.end() :])
-    assert f"{checkpoint}: 'steps_of_epoch' of its state is 9" in refused({**config, "training": {**config["training"], "epochs": 9}}, resume=True)
-    checkpoint.write_bytes(content.replace(b'\\"best_loss\\"', b'\\"best_l0ss\\"'))
-    assert f"{checkpoint}: the state of its run cannot be read" in refused(config, resume=True)
     checkpoint.write_bytes(content[: len(content) // 2])
     assert "checkpoint.safetensors" in refused(config, resume=True)
 

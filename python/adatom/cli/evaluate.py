@@ -38,6 +38,7 @@ def evaluate(
     keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
     pairs = {name: Pairs() for name in keys}
     potential = common.load(model, device, dtype, threads, head)
+    _warn_of_heads(file, structures, potential)
     with common.progress(as_json) as bar:
         task = bar.add_task("evaluate", total=len(structures))
         for batch in _batches(structures):
@@ -121,6 +122,20 @@ def _errors(name: str, element: str | None, difference) -> dict:
         "max": float(magnitude.max()),
         "unit": UNITS[name],
     }
+
+
+def _warn_of_heads(file: Path, structures: list, potential) -> None:
+    """Structures that name another level of theory than the model runs with; a model of one head called Default knows none."""
+    heads = [str(atoms.info.get("head") or "") for atoms in structures]
+    if potential.heads == ("Default",):
+        return
+    for other in sorted(set(heads) - {"", potential.head}):
+        advice = f"--head {other} compares with them" if other in potential.heads else f"the model has {', '.join(potential.heads)}"
+        typer.echo(
+            f"adatom: warning: {file}: {heads.count(other)} of {len(heads)} structures are of the head '{other}', whose labels are of another level of theory "
+            f"than '{potential.head}', with which the model runs: {advice}",
+            err=True,
+        )
 
 
 def label(atoms, name: str, key: str | None):
