@@ -233,7 +233,7 @@ def test_the_command_writes_a_model_a_log_and_pictures(config, tmp_path):
     assert document["plots"] == [str(p) for p in pictures]
     assert all(p.stat().st_size > 10000 for p in pictures)
     events = [json.loads(line)["event"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert events == ["start"] + 4 * ["epoch"] + ["end"]
+    assert events == ["warning", "start"] + 4 * ["epoch"] + ["end"]  # the test file has configurations that are trained on
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_eval_tells_of_structures_of_another_head(tiny, tmp_path, adatom_command
     done = adatom_command("eval", model, tmp_path / "mixed.extxyz", "--head", "A")
     assert "2 of 6 structures are of the head 'B'" in done.stderr and "--head B compares with them" in done.stderr
     ase.io.write(tmp_path / "own.extxyz", alloys(3, 90, "A"))
-    assert adatom_command("eval", model, tmp_path / "own.extxyz", "--head", "A").stderr == ""
+    assert adatom_command("eval", model, tmp_path / "own.extxyz", "--head", "A").stderr.strip() == ""
 
 
 # ------------------------------------------------------------------------------------------------ validation
