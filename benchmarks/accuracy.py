@@ -80,7 +80,7 @@ def run_adatom(task, data, folder, threads):
     from adatom.training import train as fit
 
     train, valid, tests = files_of(task, data, folder)
-    line = lambda e: print(task, f"{e['epoch'] + 1}/{e['epochs']} F {1e3 * e['valid']['force_rmse']:.1f} meV/A {e['seconds']:.0f} s", flush=True) or True
+    line = lambda e: print(task, f"{e['epoch']}/{e['epochs']} F {1e3 * e['valid']['force_rmse']:.1f} meV/A {e['seconds']:.0f} s", flush=True) or True
     result = fit(config_of(task, train, valid, tests, folder, data, threads), resume=True, report=line)
     return {"epochs": len(result.epochs), "seconds": result.epochs[-1]["seconds"], "parameters": result.parameters, "tests": result.tests}
 

@@ -61,7 +61,7 @@ def main() -> None:
                 epochs = trial(arguments.data, arguments.output, name, trials[k], round(part * arguments.epochs), arguments.threads)
                 runs[name].append((trials[k], epochs))
                 best = min(epochs, key=lambda e: e["valid"]["loss"])
-                print(name, trials[k], f"best loss {best['valid']['loss']:.4f} at epoch {best['epoch'] + 1}, {epochs[-1]['seconds']:.0f} s", flush=True)
+                print(name, trials[k], f"best loss {best['valid']['loss']:.4f} at epoch {best['epoch']}, {epochs[-1]['seconds']:.0f} s", flush=True)
 
     goal = min(e["valid"]["loss"] for _, epochs in runs["adamw"] for e in epochs)
     lines = [
@@ -76,7 +76,7 @@ def main() -> None:
             reached = next((e for e in epochs if e["valid"]["loss"] <= goal), None)
             lines.append(f"| {name} | {', '.join(f'{k} {v}' for k, v in settings.items())} | {len(epochs)} | {best['valid']['loss']:.3f} | "
                          f"{1e3 * best['valid']['force_rmse']:.1f} | {epochs[-1]['seconds']:.0f} | "
-                         + (f"{reached['epoch'] + 1} | {reached['seconds']:.0f} |" if reached else "| |"))
+                         + (f"{reached['epoch']} | {reached['seconds']:.0f} |" if reached else "| |"))
     text = "\n".join(lines) + "\n"
     print(text)
     if arguments.table:

@@ -206,8 +206,8 @@ int ExtxyzReader::element(std::string_view word, bool as_number) const {
   }
   try {
     return atomic_number(symbol);
-  } catch (const std::invalid_argument&) {
-    fail(in_quotes(word) + " is no chemical symbol");
+  } catch (const std::invalid_argument& error) {
+    fail(symbol == "D" || symbol == "T" ? error.what() : in_quotes(word) + " is no chemical symbol");
   }
 }
 

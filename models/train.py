@@ -47,7 +47,7 @@ def main() -> None:
 
     def report(epoch: dict) -> bool:
         v = epoch["valid"]
-        print(f"{epoch['epoch'] + 1}/{epoch['epochs']}  E {1e3 * v['energy_per_atom_rmse']:.2f} meV/atom  F {1e3 * v['force_rmse']:.1f} meV/A  {epoch['seconds']:.0f} s", flush=True)
+        print(f"{epoch['epoch']}/{epoch['epochs']}  E {1e3 * v['energy_per_atom_rmse']:.2f} meV/atom  F {1e3 * v['force_rmse']:.1f} meV/A  {epoch['seconds']:.0f} s", flush=True)
         return True
 
     result = train(config, resume=True, report=report)

@@ -26,6 +26,8 @@ std::string element_symbol(int atomic_number) {
 
 int atomic_number(std::string_view symbol) {
   const auto found = std::find(symbols.begin(), symbols.end(), symbol);
+  if (symbol == "D" || symbol == "T")
+    throw std::invalid_argument("'" + std::string(symbol) + "' is an isotope of hydrogen: write H, whose energies and forces it has, and give it its own mass");
   if (found == symbols.end())
     throw std::invalid_argument("'" + std::string(symbol) + "' is no chemical symbol: expected one such as H, O or Pt (case matters)");
   return static_cast<int>(found - symbols.begin()) + 1;

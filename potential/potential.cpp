@@ -392,6 +392,8 @@ Potential Potential::load(const std::filesystem::path& path, const LoadOptions& 
   gnn::NetworkOptions& network_options = made->network_options;
   std::vector<int> kept;
   try {
+    if (file.tensors.lower_bound("checkpoint.") != file.tensors.end() && file.tensors.lower_bound("checkpoint.")->first.rfind("checkpoint.", 0) == 0)
+      throw std::runtime_error("it is the checkpoint of a run of training, which `adatom train --resume` goes on with: load the model.safetensors of that run");
     network_options.elements = file.elements;
     network_options.heads = static_cast<int>(file.heads.size());
     network_options.head = find_head(file.heads, options.head);

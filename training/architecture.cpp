@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "training/architecture.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <stdexcept>
 
 #include "adatom/elements.hpp"
@@ -54,12 +57,30 @@ Blueprint make_blueprint(Options& options, const ModelData& data) {
   return family == "mace" ? mace_blueprint(options, data) : nequip_blueprint(options, data);
 }
 
+/// Before any of it is allocated: does a model of this size fit the machine?
+void check_memory(const Blueprint& blueprint) {
+  constexpr double copies = 12.0;  // of each number while it is trained: model, parameters, average, gradient, moments, ...
+  double numbers = 0.0;
+  for (const auto& [name, plan] : blueprint.tensors) {
+    double size = 1.0;
+    for (const std::size_t n : plan.shape) size *= static_cast<double>(n);
+    numbers += size;
+  }
+  const double needed = copies * sizeof(double) * numbers,
+               there = static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE));
+  if (there <= 0 || needed <= there) return;
+  char text[160];
+  std::snprintf(text, sizeof text, "%.3g numbers, whose training needs about %.3g GB of memory; this machine has %.3g GB", numbers, needed / 1e9, there / 1e9);
+  throw std::invalid_argument("the model would have " + std::string(text) + ": choose fewer channels or narrower hidden layers in [model]");
+}
+
 }  // namespace
 
 ModelFile new_model(const json& config, const ModelData& data, std::uint64_t seed) {
   check(data);
   Options options(config, "model");
   const Blueprint blueprint = make_blueprint(options, data);
+  check_memory(blueprint);
 
   ModelFile model;
   model.architecture = blueprint.architecture.dump();

@@ -1,14 +1,21 @@
 // SPDX-License-Identifier: MIT
 #include "training/config.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <functional>
+#include <limits>
 #include <set>
 #include <stdexcept>
+
+#include "training/architecture.hpp"
 
 namespace adatom::training {
 namespace {
 
 using nlohmann::json;
+
+std::string where_it_belongs(const std::string& table, const std::string& key);
 
 /// Binds the keys of one table to values; the same description reads and writes.
 class Table {
@@ -63,26 +70,36 @@ class Table {
     std::string known;
     for (const std::string& k : keys_) known += (known.empty() ? "" : ", ") + k;
     for (const auto& [key, value] : from_->items())
-      if (!keys_.count(key)) throw std::invalid_argument("unknown key '" + full(key) + "'; known are " + known);
+      if (!keys_.count(key)) throw std::invalid_argument("unknown key '" + full(key) + "'" + where_it_belongs(name_, key) + "; known are " + known);
   }
 
  private:
   std::string full(const std::string& key) const { return name_.empty() ? key : name_ + "." + key; }
   template <class T>
   static void check_kind(const json& value) {  // nlohmann converts numbers to each other and to booleans
-    const bool fits = std::is_same_v<T, bool>       ? value.is_boolean()
-                      : std::is_integral_v<T>       ? value.is_number_integer()
-                      : std::is_floating_point_v<T> ? value.is_number()
-                                                    : true;
+    bool fits = true;
+    if constexpr (std::is_same_v<T, bool>)
+      fits = value.is_boolean();
+    else if constexpr (std::is_integral_v<T>)
+      fits = in_range<T>(value);
+    else if constexpr (std::is_floating_point_v<T>)
+      fits = value.is_number() && std::isfinite(value.get<double>());
     if (!fits) throw json::type_error::create(302, "kind", nullptr);
   }
   template <class T>
+  static bool in_range(const json& value) {  // nlohmann cuts off the digits that an int has no room for
+    if (!value.is_number_integer()) return false;
+    if (value.is_number_unsigned()) return value.get<std::uint64_t>() <= static_cast<std::uint64_t>(std::numeric_limits<T>::max());
+    return std::is_signed_v<T> && value.get<std::int64_t>() >= static_cast<std::int64_t>(std::numeric_limits<T>::min());
+  }
+  template <class T>
   static std::string kind() {
-    if (std::is_same_v<T, bool>) return "true or false";
-    if (std::is_integral_v<T>) return "a whole number";
-    if (std::is_floating_point_v<T>) return "a number";
-    if (std::is_same_v<T, std::string>) return "a text";
-    if (std::is_same_v<T, std::vector<std::string>>) return "a list of texts";
+    if constexpr (std::is_same_v<T, bool>) return "true or false";
+    if constexpr (std::is_same_v<T, std::uint64_t>) return "a whole number from 0";
+    if constexpr (std::is_same_v<T, int>) return "a whole number of at most " + std::to_string(std::numeric_limits<int>::max());
+    if constexpr (std::is_floating_point_v<T>) return "a number";
+    if constexpr (std::is_same_v<T, std::string>) return "a text";
+    if constexpr (std::is_same_v<T, std::vector<std::string>>) return "a list of texts";
     return "a table of numbers";
   }
 
@@ -112,7 +129,9 @@ void describe(Table& t, RunConfig& c) {
     d.bind("test", c.data.test);
     d.bind<double>("valid_fraction", c.data.valid_fraction, fraction);
     d.bind<std::string>("atomic_energies", c.data.atomic_energies, [](const std::string& s) {
-      return s == "auto" || s == "isolated" || s == "least_squares" || s == "zero" || s == "given" ? "" : "auto, isolated, least_squares, zero or given";
+      return s == "auto" || s == "isolated" || s == "least_squares" || s == "zero" || s == "given" || s == "model"
+                 ? ""
+                 : "auto, isolated, least_squares, zero, given or model";
     });
     d.bind("isolated_atoms", c.data.isolated_atoms);
     d.bind("atomic_energy_of", c.data.atomic_energy_of);
@@ -163,7 +182,7 @@ void describe(Table& t, RunConfig& c) {
     s.bind<int>("epochs", c.epochs, at_least_one);
     s.bind<int>("batch_atoms", c.batch_atoms, whole);
     s.bind<int>("batch_edges", c.batch_edges, whole);
-    if (s.reads() && !s.has("batch_size") && c.batch_atoms + c.batch_edges > 0) c.batch_size = 0;
+    if (s.reads() && !s.has("batch_size") && (c.batch_atoms > 0 || c.batch_edges > 0)) c.batch_size = 0;
     s.bind<int>("batch_size", c.batch_size, whole);
     s.bind<int>("valid_batch_size", c.valid_batch_size, at_least_one);
     s.bind<double>("ema_decay", c.ema_decay, fraction);
@@ -173,6 +192,59 @@ void describe(Table& t, RunConfig& c) {
     s.bind<int>("stop_patience", c.stop_patience, whole);
     s.bind<int>("checkpoint_every", c.checkpoint_every, at_least_one);
   });
+}
+
+/// What users of other codes call a key, and what it is here.
+const std::map<std::string, std::string> other_names = {{"training.patience", "training.stop_patience, or schedule.patience for the learning rate"},
+                                                        {"training.lr", "optimizer.learning_rate"},
+                                                        {"optimizer.lr", "optimizer.learning_rate"},
+                                                        {"training.max_epochs", "training.epochs"},
+                                                        {"training.max_num_epochs", "training.epochs"},
+                                                        {"training.ema", "training.ema_decay"},
+                                                        {"training.optimizer", "optimizer.name"},
+                                                        {"training.scheduler", "schedule.type"},
+                                                        {"training.swa", "stage_two.start"},
+                                                        {"data.energy_key", "data.keys.energy"},
+                                                        {"data.forces_key", "data.keys.forces"},
+                                                        {"data.E0s", "data.atomic_energies"}};
+
+/// Adds the names of all keys of a document whose last part is `key`.
+void find_key(const json& document, const std::string& key, const std::string& table, std::vector<std::string>& found) {
+  for (const auto& [name, value] : document.items()) {
+    const std::string full = table.empty() ? name : table + "." + name;
+    if (name == key) found.push_back(full);
+    if (value.is_object()) find_key(value, key, full, found);
+  }
+}
+
+/// For a key that its table does not know: where it is known, in words; "" if nowhere.
+std::string where_it_belongs(const std::string& table, const std::string& key) {
+  if (const auto other = other_names.find(table + "." + key); other != other_names.end()) return ": it is " + other->second;
+  json document = resolved(RunConfig());
+  document["model"] = json::object();
+  std::vector<std::string> found;
+  find_key(document, key, "", found);
+  for (const char* family : {"mace", "nequip"})
+    if (table != "model" && found.empty()) find_key(resolved_options({{"family", family}}), key, "model", found);
+  std::string text;
+  for (const std::string& name : found) {
+    const std::size_t dot = name.rfind('.');
+    text += (text.empty() ? ": '" + key + "' belongs to " : " or ") + (dot == name.npos ? "the top level" : "[" + name.substr(0, dot) + "]");
+  }
+  return text;
+}
+
+/// Options of a new model: those that are keys of other tables are told so.
+void check_model(const json& model) {
+  try {
+    resolved_options(model);
+  } catch (const std::invalid_argument& error) {
+    const std::string text = error.what();
+    for (const auto& [key, value] : model.items())
+      if (text.find("model: " + key + " = ") == 0 && text.find("no such option") != text.npos)
+        if (const std::string where = where_it_belongs("model", key); !where.empty()) throw std::invalid_argument("unknown key 'model." + key + "'" + where);
+    throw;
+  }
 }
 
 }  // namespace
@@ -193,11 +265,23 @@ RunConfig parse_config(const json& document) {
     bool fits = heads.is_object();
     for (const json& from : heads) fits = fits && from.is_string();
     if (!fits) throw std::invalid_argument("'model.heads' is " + heads.dump() + ", expected a table: for each new head the head that it begins as");
+  } else {
+    check_model(config.model);
+    if (config.data.atomic_energies == "model")
+      throw std::invalid_argument("'data.atomic_energies' is \"model\", but there is no 'model.file' whose atomic energies could stay");
   }
   if (config.data.train.empty()) throw std::invalid_argument("'data.train' is empty, expected a list of files");
   if (config.data.atomic_energies == "given" && config.data.atomic_energy_of.empty())
     throw std::invalid_argument("'data.atomic_energies' is \"given\", but 'data.atomic_energy_of' is empty");
-  if (config.batch_size + config.batch_atoms + config.batch_edges == 0)
+  if (!config.data.valid.empty() && config.data.valid_fraction > 0 && document.at("data").contains("valid_fraction"))
+    throw std::invalid_argument("'data.valid_fraction' is given beside 'data.valid', whose files validate alone: remove one of the two");
+  if (std::count(config.frozen.begin(), config.frozen.end(), ""))
+    throw std::invalid_argument("'frozen' has an empty text, with which every name begins: nothing would be trained; name tensors, or remove it");
+  if (config.loss.energy + config.loss.forces + config.loss.stress == 0)
+    throw std::invalid_argument("'loss.energy', 'loss.forces' and 'loss.stress' are all 0, so that there is nothing to learn from: give one a weight");
+  if (const StageTwoOptions& two = config.stage_two; two.start > 0 && two.energy + two.forces + two.stress == 0)
+    throw std::invalid_argument("'stage_two.energy', '.forces' and '.stress' are all 0, so that there is nothing to learn from: give one a weight");
+  if (config.batch_size == 0 && config.batch_atoms == 0 && config.batch_edges == 0)
     throw std::invalid_argument("'training.batch_size' is 0, expected 1 or more where there is neither 'training.batch_atoms' nor 'training.batch_edges'");
   if (config.stage_two.start >= config.epochs && config.stage_two.start > 0)
     throw std::invalid_argument("'stage_two.start' is " + std::to_string(config.stage_two.start) + ", expected less than training.epochs, " +
@@ -210,6 +294,7 @@ json resolved(const RunConfig& config) {
   json document = json::object();
   Table table(nullptr, &document, "");
   describe(table, copy);
+  if (!config.data.valid.empty()) document["data"].erase("valid_fraction");  // a configuration that could be run again
   return document;
 }
 

@@ -101,13 +101,22 @@ void FrameSet::add_frame(const Frame& frame, const std::string& where, const Run
   const auto found = std::find(heads_.begin(), heads_.end(), head);
   info.head = static_cast<std::uint16_t>(found - heads_.begin());
   if (found == heads_.end()) heads_.push_back(head), elements_.emplace_back();
-  std::vector<int>& elements = elements_[info.head];
   info.energy = frame.energy.has_value();
   info.forces = !frame.forces.empty();
   info.stress = frame.stress && periodic(frame);  // of a slab or a molecule it means nothing
-  for (const int z : frame.structure.numbers)
-    if (const auto at = std::lower_bound(elements.begin(), elements.end(), z); at == elements.end() || *at != z) elements.insert(at, z);
+  note_elements(info.head, frame.structure.numbers);
   infos_.push_back(info);
+}
+
+void FrameSet::note_elements(std::size_t head, const std::vector<int>& numbers) {
+  std::vector<int>& elements = elements_[head];
+  for (const int z : numbers)
+    if (const auto at = std::lower_bound(elements.begin(), elements.end(), z); at == elements.end() || *at != z) elements.insert(at, z);
+}
+
+void FrameSet::find_elements() {
+  elements_.assign(heads_.size(), {});
+  for_each([&](std::size_t k, const Frame& frame) { note_elements(infos_[k].head, frame.structure.numbers); });
 }
 
 void FrameSet::add(const std::string& path, const RunConfig& config, IsolatedAtoms* isolated) {
@@ -160,10 +169,11 @@ nlohmann::json FrameSet::provenance() const {
 
 FrameSet FrameSet::split(const std::vector<bool>& chosen) {
   FrameSet other;
-  other.heads_ = heads_, other.elements_ = elements_, other.files_ = files_;
+  other.heads_ = heads_, other.files_ = files_;
   std::vector<FrameInfo> rest;
   for (std::size_t k = 0; k < size(); ++k) (chosen[k] ? other.infos_ : rest).push_back(infos_[k]);
   infos_ = std::move(rest);
+  find_elements(), other.find_elements();
   return other;
 }
 

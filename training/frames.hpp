@@ -34,7 +34,7 @@ struct FrameInfo {
   bool energy = false, forces = false, stress = false;
 };
 
-/// Energies of isolated atoms, eV, by head ("" where they name none: those are for every head) and atomic number.
+/// Energies of isolated atoms, eV, by head ("" where they name none) and atomic number.
 using IsolatedAtoms = std::map<std::string, std::map<int, double>>;
 
 /// Configurations with labels.
@@ -63,11 +63,13 @@ class FrameSet {
   /// [{"file", "configurations", "hash"}, ...]: name, number of configurations of this set, hash of the bytes.
   nlohmann::json provenance() const;
 
-  /// Moves the configurations k with chosen[k] to another set.
+  /// Moves the configurations k with chosen[k] to another set. Both keep the list of heads; of one that a set has no configurations of it has no elements.
   FrameSet split(const std::vector<bool>& chosen);
 
  private:
   void add_frame(const datasets::Frame& frame, const std::string& where, const RunConfig& config);
+  void note_elements(std::size_t head, const std::vector<int>& numbers);
+  void find_elements();
 
   std::vector<FrameInfo> infos_;
   std::vector<std::string> heads_;
@@ -88,7 +90,14 @@ struct RunData {
 };
 RunData read_data(const RunConfig& config);
 
-/// Atomic energies as the options say, [head][element] of `data`, eV. Where a head has no configuration with an element the value of another head
+/// Energies of the isolated atoms of a head, eV, by atomic number. Atoms that name no head are of the head Default, or of the only head of the data.
+std::map<int, double> isolated_atoms(const RunData& data, const std::string& head);
+
+/// Atomic energies of a head as the options say, eV, by atomic number. Throws std::invalid_argument, naming the element, if one of its configurations'
+/// elements is missing.
+std::map<int, double> atomic_energies(const RunData& data, const std::string& head, const DataOptions& options);
+
+/// The same of all heads, [head][element] of `data`, eV. Where a head has no configuration with an element the value of another head
 /// stands. Throws std::invalid_argument, naming the element, if one is missing.
 std::vector<std::vector<double>> atomic_energies(const RunData& data, const DataOptions& options);
 

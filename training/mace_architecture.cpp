@@ -2,7 +2,6 @@
 // New models of the MACE family (arXiv 2206.07697), as mace-torch 0.3.16 builds a ScaleShiftMACE.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "gnn/coupling.hpp"
 #include "training/blueprint.hpp"
@@ -18,7 +17,6 @@ using nlohmann::ordered_json;
 namespace {
 
 constexpr Irrep scalar{0, 1};
-constexpr int any = std::numeric_limits<int>::max();
 
 /// Names of mace-torch's options for keys that are called otherwise here.
 const std::map<std::string, std::string> mace_torch_names = {{"num_channels", "channels"},
@@ -71,7 +69,7 @@ void read_hidden(Options& options, MaceOptions& o) {
       if (o.so3 && entry.ir.p < 0) options.refuse("hidden_irreps", "has " + entry.ir.str() + ", expected even irreps with use_so3 = true");
     if (hidden.lmax() > 2) options.refuse("hidden_irreps", "degrees up to 2 are supported");
   }
-  o.channels = options.integer("channels", given ? hidden[0].mul : 128, 1, any);
+  o.channels = options.integer("channels", given ? hidden[0].mul : 128, 1, most_width);
   const int max_l = options.integer("max_L", given ? hidden.lmax() : 1, 0, 2);
   if (given) {
     if (o.channels != hidden[0].mul) options.refuse("channels", "contradicts hidden_irreps = " + hidden.str() + ": give one of the two");
@@ -89,11 +87,11 @@ MaceOptions read_options(Options& options) {
   o.so3 = options.flag("use_so3", false);
   read_hidden(options, o);
   o.l_max = options.integer("l_max", 3, 0, 3);
-  o.layers = options.integer("layers", 2, 1, any);
+  o.layers = options.integer("layers", 2, 1, most_layers);
   o.correlation = options.integers_of_layers("correlation", 3, o.layers, 1, 3);
   o.r_max = options.number("r_max", 5.0, 0.0);
   o.basis = options.choice("radial_basis", "bessel", {"bessel", "gaussian", "chebyshev"});
-  o.basis_size = options.integer("radial_basis_size", 8, o.basis == "gaussian" ? 2 : 1, any);
+  o.basis_size = options.integer("radial_basis_size", 8, o.basis == "gaussian" ? 2 : 1, most_width);
   o.cutoff_p = options.integer("cutoff_p", 5, 2, 100);
   o.cutoff_applies_to = options.flag("apply_cutoff", true) ? "basis" : "weights";
   o.radial_mlp = options.integers("radial_mlp", {64, 64, 64}, 1);

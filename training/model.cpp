@@ -2,6 +2,7 @@
 #include "training/model.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "gnn/threads.hpp"
 
@@ -67,6 +68,18 @@ ErrorSums TrainingModel::evaluate(const TrainingBatch& batch, int head, Loss& lo
   for (std::size_t k = 0; k < batch.size(); ++k) stresses = stresses || batch.frame(k).stress;
   predict(plain(networks_[head]), batch, stresses, predictions_);
   return loss(batch, predictions_, counts, nullptr);
+}
+
+const std::vector<double>& TrainingModel::energies(const TrainingBatch& batch, int head) {
+  predictions_.atom_energies.resize(batch.atoms());
+  GraphResult result;
+  result.energies = predictions_.atom_energies.data();
+  plain(networks_[head]).evaluate(batch.graph(), result, nullptr);
+  predictions_.energies.assign(batch.size(), 0.0);
+  for (std::size_t i = 0; i < batch.atoms(); ++i) predictions_.energies[batch.structure()[i]] += predictions_.atom_energies[i];
+  for (std::size_t k = 0; k < batch.size(); ++k)
+    if (!std::isfinite(predictions_.energies[k])) throw NotFinite(k);
+  return predictions_.energies;
 }
 
 ErrorSums TrainingModel::gradient(const TrainingBatch& batch, int head, Loss& loss, const LabelCounts& counts, double* gradient) {

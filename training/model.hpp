@@ -42,6 +42,8 @@ class TrainingModel {
 
   /// Loss and errors of a batch of one head.
   ErrorSums evaluate(const TrainingBatch& batch, int head, Loss& loss, const LabelCounts& counts);
+  /// Energies of the structures of a batch, eV; NotFinite where one is not. Valid until the next call.
+  const std::vector<double>& energies(const TrainingBatch& batch, int head);
   /// Of the last evaluate or gradient.
   const Predictions& predictions() const { return predictions_; }
   /// As evaluate, and adds dL/d(parameters) to `gradient`, [size()].

@@ -2,7 +2,6 @@
 // New models of the NequIP family (arXiv 2101.03164), as sevenn 0.13 (SevenNet, arXiv 2402.03789) builds them.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "training/blueprint.hpp"
 #include "training/parameters.hpp"
@@ -17,7 +16,6 @@ using nlohmann::ordered_json;
 namespace {
 
 constexpr Irrep scalar{0, 1};
-constexpr int any = std::numeric_limits<int>::max();
 const std::vector<std::string> activations = {"silu", "tanh", "ssp", "sigmoid", "relu", "abs"};
 
 /// Names of sevenn's options for keys that are called otherwise here.
@@ -76,18 +74,18 @@ void read_hidden(Options& options, NequipOptions& o) {
 NequipOptions read_options(Options& options) {
   NequipOptions o;
   o.parity = options.flag("parity", true);
-  o.layers = options.integer("layers", 3, 1, any);
+  o.layers = options.integer("layers", 3, 1, most_layers);
   read_hidden(options, o);
   const bool given = !o.hidden.empty();
   int largest = 0;
   for (const Irreps& irreps : o.hidden) largest = std::max(largest, irreps.lmax());
-  o.channels = options.integer("channels", given ? o.hidden.front()[0].mul : 32, 1, any);
+  o.channels = options.integer("channels", given ? o.hidden.front()[0].mul : 32, 1, most_width);
   o.l_max = options.integer("l_max", given ? largest : 1, 0, 3);
   if (given && o.channels != o.hidden.front()[0].mul) options.refuse("channels", "contradicts hidden_irreps: give one of the two");
   if (given && o.l_max != largest) options.refuse("l_max", "contradicts hidden_irreps: give one of the two");
   o.l_max_edge = options.integer("l_max_edge", o.l_max, 0, 3);
   o.r_max = options.number("r_max", 4.5, 0.0);
-  o.basis_size = options.integer("radial_basis_size", 8, 1, any);
+  o.basis_size = options.integer("radial_basis_size", 8, 1, most_width);
   o.cutoff = options.choice("cutoff_function", "polynomial", {"polynomial", "xplor"});
   if (o.cutoff == "polynomial") {
     o.cutoff_p = options.integer("cutoff_p", 6, 2, 100);

@@ -94,7 +94,7 @@ std::vector<int> Options::integers(const std::string& key, const std::vector<int
   const json* value = find(key);
   std::vector<int> result = standard;
   if (value) {
-    const int most = std::numeric_limits<int>::max();
+    const int most = most_width;
     if (!value->is_array()) refuse(key, "expected a list, each " + range(least, most));
     result.clear();
     for (const json& entry : *value) result.push_back(checked(key, entry, least, most));

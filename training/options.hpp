@@ -8,6 +8,9 @@
 
 namespace adatom::training {
 
+// Beyond these no model fits a machine, and sizes that are computed from them still fit their integers.
+inline constexpr int most_width = 100'000, most_layers = 100;
+
 /// Reads the keys of a table of options, one after the other, and remembers which it was asked for. Throws std::invalid_argument that names the key,
 /// its value and what is allowed.
 class Options {

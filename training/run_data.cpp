@@ -9,6 +9,7 @@
 #include "datasets/random.hpp"
 #include "datasets/statistics.hpp"
 #include "datasets/units.hpp"
+#include "training/data_checks.hpp"
 #include "training/frames.hpp"
 
 namespace adatom::training {
@@ -30,9 +31,25 @@ void hold_out(const RunConfig& config, RunData& data) {
     throw std::invalid_argument("there is no configuration for " + std::string(held == 0 ? "validation" : "training") + ": data.valid_fraction is " +
                                 std::to_string(config.data.valid_fraction) + ", of " + std::to_string(n) +
                                 " configurations; set it to something else, or set data.valid");
-  const std::vector<std::size_t> order = datasets::shuffled(n, config.seed);
+  // The only configuration of a head with an element stays in training: what nothing is learned of cannot be validated.
+  std::map<std::pair<std::string, int>, std::size_t> left;
+  const auto elements = [](const Frame& f) { return std::set<int>(f.structure.numbers.begin(), f.structure.numbers.end()); };
+  data.train.for_each([&](std::size_t k, const Frame& f) {
+    for (const int z : elements(f)) ++left[{data.train.head(k), z}];
+  });
   std::vector<bool> chosen(n, false);
-  for (std::size_t k = 0; k < held; ++k) chosen[order[k]] = true;
+  std::size_t count = 0;
+  Frame space;
+  for (const std::size_t k : datasets::shuffled(n, config.seed)) {
+    if (count == held) break;
+    const std::string& head = data.train.head(k);
+    const std::set<int> numbers = elements(data.train.get(k, space));
+    if (std::any_of(numbers.begin(), numbers.end(), [&](int z) { return left[{head, z}] < 2; })) continue;
+    for (const int z : numbers) --left[{head, z}];
+    chosen[k] = true, ++count;
+  }
+  if (count == 0)
+    throw std::invalid_argument("no configuration of data.train can be held out for validation: each is the only one with some element; set data.valid");
   data.valid = data.train.split(chosen);
 }
 
@@ -106,7 +123,9 @@ RunData read_data(const RunConfig& config) {
   }
   for (const std::string& file : config.data.train) data.train.add(file, config, &data.isolated);
   require_some("data.train", config.data.train, data.train);
+  refuse_same_file_twice("data.train", data.train);
   for (const std::string& file : config.data.valid) data.valid.add(file, config, nullptr);
+  refuse_same_file_twice("data.valid", data.valid);
   if (config.data.valid.empty())
     hold_out(config, data);
   else
@@ -132,6 +151,7 @@ RunData read_data(const RunConfig& config) {
         throw DataError(file + ": it has configurations of head '" + set.heads()[h] + "', which data.train and data.valid do not have");
     }
   }
+  check_sets(config, data);
   data.provenance["train"] = data.train.provenance();
   data.provenance["valid"] = data.valid.provenance();
   suspect_units(data.train, data.isolated, data.warnings);
@@ -139,10 +159,25 @@ RunData read_data(const RunConfig& config) {
   return data;
 }
 
+std::map<int, double> isolated_atoms(const RunData& data, const std::string& head) {
+  std::map<int, double> result;
+  const bool unnamed = head == "Default" || data.heads.size() == 1;  // atoms that name no head are of the level of theory of frames that name none
+  for (const std::string& name : {head, std::string()})
+    if (const auto found = data.isolated.find(name); found != data.isolated.end() && (!name.empty() || unnamed))
+      result.insert(found->second.begin(), found->second.end());
+  return result;
+}
+
 namespace {
 
+bool has(const FrameSet& set, const std::string& head, int z) {
+  for (std::size_t h = 0; h < set.heads().size(); ++h)
+    if (set.heads()[h] == head && std::binary_search(set.elements(h).begin(), set.elements(h).end(), z)) return true;
+  return false;
+}
+
 /// What the options give for a head; not all elements need be there.
-std::map<int, double> energies_of_head(const RunData& data, const std::string& head, const DataOptions& options) {
+std::map<int, double> find_energies(const RunData& data, const std::string& head, const DataOptions& options) {
   std::map<int, double> result;
   if (options.atomic_energies == "zero") {
     for (const int z : data.elements) result[z] = 0.0;
@@ -152,10 +187,8 @@ std::map<int, double> energies_of_head(const RunData& data, const std::string& h
     for (const auto& [symbol, energy] : options.atomic_energy_of) result[atomic_number(symbol)] = energy;
     return result;
   }
-  for (const std::string& name : {head, std::string()})
-    if (const auto found = data.isolated.find(name); found != data.isolated.end()) result.insert(found->second.begin(), found->second.end());
+  if (options.atomic_energies != "least_squares") result = isolated_atoms(data, head);
   if (options.atomic_energies == "isolated" || (options.atomic_energies == "auto" && !result.empty())) return result;
-  result.clear();
   datasets::AtomicEnergyFit fit;
   data.train.for_each([&](std::size_t k, const Frame& f) {
     if (f.energy && data.train.head(k) == head) fit.add(datasets::composition(f.structure), *f.energy);
@@ -164,32 +197,33 @@ std::map<int, double> energies_of_head(const RunData& data, const std::string& h
   return result;
 }
 
-bool has(const RunData& data, const std::string& head, int z) {
-  for (const FrameSet* set : {&data.train, &data.valid})
-    for (std::size_t h = 0; h < set->heads().size(); ++h)
-      if (set->heads()[h] == head && std::binary_search(set->elements(h).begin(), set->elements(h).end(), z)) return true;
-  return false;
-}
-
 }  // namespace
+
+std::map<int, double> atomic_energies(const RunData& data, const std::string& head, const DataOptions& options) {
+  std::map<int, double> result = find_energies(data, head, options);
+  for (const int z : data.elements) {
+    const bool trained = has(data.train, head, z);
+    if (result.count(z) || !(trained || has(data.valid, head, z))) continue;
+    const std::string symbol = element_symbol(z);
+    throw std::invalid_argument("there is no atomic energy of " + symbol + (data.heads.size() > 1 ? " for the head '" + head + "'" : "") +
+                                (trained ? "" : ", of which it has no configuration in data.train") +
+                                ": add its isolated atom to the data (data.isolated_atoms), give data.atomic_energy_of." + symbol +
+                                (trained ? ", or set data.atomic_energies = \"least_squares\"" : ", or add configurations"));
+  }
+  return result;
+}
 
 std::vector<std::vector<double>> atomic_energies(const RunData& data, const DataOptions& options) {
   std::vector<std::map<int, double>> heads;
   std::map<int, double> any;
   for (const std::string& head : data.heads) {
-    heads.push_back(energies_of_head(data, head, options));
+    heads.push_back(atomic_energies(data, head, options));
     any.insert(heads.back().begin(), heads.back().end());
   }
   std::vector<std::vector<double>> rows;
   for (std::size_t h = 0; h < heads.size(); ++h) {
     rows.emplace_back();
-    for (const int z : data.elements) {
-      if (!heads[h].count(z) && has(data, data.heads[h], z))
-        throw std::invalid_argument("there is no atomic energy of " + element_symbol(z) + (heads.size() > 1 ? " for the head '" + data.heads[h] + "'" : "") +
-                                    ": add its isolated atom to the data (data.isolated_atoms), give data.atomic_energy_of." + element_symbol(z) +
-                                    ", or set data.atomic_energies = \"least_squares\"");
-      rows.back().push_back(heads[h].count(z) ? heads[h].at(z) : any[z]);
-    }
+    for (const int z : data.elements) rows.back().push_back(heads[h].count(z) ? heads[h].at(z) : any[z]);
   }
   return rows;
 }

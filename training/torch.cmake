@@ -7,11 +7,14 @@ foreach(candidate ADATOM_TORCH_PYTHON Python_EXECUTABLE Python3_EXECUTABLE)
     break()
   endif()
 endforeach()
-if(torch_python)
-  execute_process(
-    COMMAND "${torch_python}" -c "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')"
-    OUTPUT_VARIABLE torch_folder OUTPUT_STRIP_TRAILING_WHITESPACE)
-endif()
+# The second try leaves out PYTHONPATH, by which pip hides the environment that it builds for: `pip install .` finds the torch of that environment.
+foreach(option "" "-E")
+  if(torch_python AND NOT torch_folder)
+    execute_process(
+      COMMAND "${torch_python}" ${option} -c "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')"
+      OUTPUT_VARIABLE torch_folder OUTPUT_STRIP_TRAILING_WHITESPACE)
+  endif()
+endforeach()
 if(NOT torch_folder)
   message(STATUS "torch: not found; built without training")
   return()
@@ -21,8 +24,10 @@ message(STATUS "torch: ${torch_folder}")
 add_library(adatom_training STATIC
   batch.cpp
   config.cpp
+  data_checks.cpp
   epoch_plan.cpp
   errors.cpp
+  folder_lock.cpp
   frames.cpp
   loss.cpp
   model.cpp
@@ -33,6 +38,7 @@ add_library(adatom_training STATIC
   soap.cpp
   trainer.cpp
   trainer_checkpoint.cpp
+  trainer_energies.cpp
   trainer_steps.cpp)
 target_compile_definitions(adatom_training PRIVATE ADATOM_VERSION="${PROJECT_VERSION}")
 target_link_libraries(adatom_training PUBLIC adatom_training_core adatom_datasets adatom_flags)

@@ -2,9 +2,11 @@
 #include "training/trainer.hpp"
 
 #include <algorithm>
+#include <set>
 
 #include "adatom/elements.hpp"
 #include "datasets/xxhash.hpp"
+#include "training/data_checks.hpp"
 #include "training/epoch_plan.hpp"
 #include "training/heads.hpp"
 #include "training/trainer_implementation.hpp"
@@ -25,6 +27,10 @@ Trainer::Implementation::Implementation(const RunConfig& run, std::shared_ptr<Co
     if (all.front() != all[communicator->rank()])
       throw std::runtime_error("this process reads other data than process 0: are the files the same on all machines?");
   });
+  if (config.model.contains("file")) {
+    fit_atomic_energies();
+    compare_energies();
+  }
   const auto size = static_cast<std::int64_t>(model->size());
   parameters = torch::zeros({size}, torch::kFloat64);
   model->parameters(training::data(parameters));
@@ -35,13 +41,19 @@ Trainer::Implementation::Implementation(const RunConfig& run, std::shared_ptr<Co
   std::vector<ParameterBlock> blocks = model->blocks();
   freeze(blocks);
   hold_absent_elements(blocks);
+  if (trained.sum().item<double>() == 0)
+    throw std::invalid_argument("'frozen' holds all " + std::to_string(size) + " parameters that data.train could change, so that nothing would be trained");
   held = parameters * (1.0 - trained);
   holds = (trained == 0.0).any().item<bool>();
   optimizer = make_optimizer(config.optimizer, blocks, communicator);
   loss = Loss(config.loss);
   learning_rate = config.optimizer.learning_rate;
   together([&] {
-    if (resume && std::filesystem::exists(checkpoint())) load_checkpoint();
+    if (!resume || !std::filesystem::exists(checkpoint())) return;
+    load_checkpoint();
+    if (epoch < config.epochs && steps_of_epoch > EpochPlan(data.train, config, epoch).steps())
+      throw std::runtime_error(checkpoint().string() + " is damaged: 'steps_of_epoch' of its state is " + std::to_string(steps_of_epoch) +
+                               ", more than an epoch has; start a new run in another output folder");
   });
 }
 
@@ -59,14 +71,20 @@ void Trainer::Implementation::make_model() {
   if (config.model.contains("file")) {
     const std::string path = config.model.at("file");
     file = read_model(path);
-    file.uncertainty.clear();  // detectors belong to the weights that will change
+    if (json::parse(file.provenance).contains("checkpoint"))
+      throw std::invalid_argument(path + " is the checkpoint of a run of training, expected a model, such as the model.safetensors of that run");
+    if (!file.uncertainty.empty())
+      data.warnings.push_back(path +
+                              " has detectors of uncertainty, which belong to its weights: the model of this run has none until `adatom calibrate` adds them");
+    file.uncertainty.clear();
     file.detectors.clear();
     data.provenance["model"] = json::array({json{{"file", std::filesystem::path(path).filename().string()}, {"hash", datasets::file_hash(path)}}});
     add_heads(file, config.model.value("heads", std::map<std::string, std::string>()));
     for (const int z : data.elements)
       if (std::find(file.elements.begin(), file.elements.end(), z) == file.elements.end())
         throw std::invalid_argument("the data has " + element_symbol(z) + ", which " + path + " does not know; it has " + element_names(file.elements));
-    if (config.data.atomic_energies != "auto" || !config.data.atomic_energy_of.empty()) set_atomic_energies(file);
+    head_names = file.heads;
+    take_atomic_energies(file);
     count_edges(file.cutoff);
   } else {
     count_edges(resolved_options(config.model).at("r_max"));
@@ -78,21 +96,11 @@ void Trainer::Implementation::make_model() {
   model = std::make_unique<TrainingModel>(file, data.elements, config.precision, config.device, config.threads);
 }
 
-/// Gives a model that was read the atomic energies that the configuration asks for.
-void Trainer::Implementation::set_atomic_energies(ModelFile& file) {
-  head_names = file.heads;
-  const auto rows = atomic_energies(data, config.data);
-  for (std::size_t h = 0; h < data.heads.size(); ++h)
-    for (std::size_t z = 0; z < data.elements.size(); ++z) {
-      const auto at = std::find(file.elements.begin(), file.elements.end(), data.elements[z]) - file.elements.begin();
-      file.tensors.at("atomic_energies").data[model_head(data.heads[h]) * file.elements.size() + static_cast<std::size_t>(at)] = rows[h][z];
-    }
-}
-
 void Trainer::Implementation::count_edges(double cutoff) {
   data.train.count_edges(cutoff, config.threads);
   data.valid.count_edges(cutoff, config.threads);
   for (FrameSet& set : data.tests) set.count_edges(cutoff, config.threads);
+  check_edges(data.train, cutoff);
 }
 
 void Trainer::Implementation::freeze(std::vector<ParameterBlock>& blocks) {
@@ -108,8 +116,10 @@ void Trainer::Implementation::freeze(std::vector<ParameterBlock>& blocks) {
   }
 }
 
-/// Weights of elements that the data does not have keep their values; without this, weight decay would wear them away.
+/// Weights of elements that the training configurations do not have keep their values; without this, weight decay would wear them away.
 void Trainer::Implementation::hold_absent_elements(const std::vector<ParameterBlock>& blocks) {
+  std::set<int> present;
+  for (std::size_t h = 0; h < data.train.heads().size(); ++h) present.insert(data.train.elements(h).begin(), data.train.elements(h).end());
   const std::size_t n = original.elements.size();
   for (const ParameterBlock& b : blocks) {
     std::size_t axis = 0;
@@ -121,9 +131,7 @@ void Trainer::Implementation::hold_absent_elements(const std::vector<ParameterBl
     std::size_t row = 1;
     for (std::size_t k = axis + 1; k < b.shape.size(); ++k) row *= b.shape[k];
     for (std::size_t at = 0; at < b.size; at += row) {
-      const int z = original.elements[at / row % n];
-      if (std::find(data.elements.begin(), data.elements.end(), z) == data.elements.end())
-        trained.narrow(0, static_cast<std::int64_t>(b.offset + at), static_cast<std::int64_t>(row)).zero_();
+      if (!present.count(original.elements[at / row % n])) trained.narrow(0, static_cast<std::int64_t>(b.offset + at), static_cast<std::int64_t>(row)).zero_();
     }
   }
 }
@@ -139,7 +147,8 @@ Trainer::Trainer(const RunConfig& config, std::shared_ptr<Communicator> communic
            {"parameters", p.model->size()},
            {"train", p.data.train.size()},
            {"valid", p.data.valid.size()},
-           {"epoch", p.epoch}});
+           {"begins", p.begins},
+           {"epochs_done", p.epoch}});
   });
 }
 
@@ -155,21 +164,23 @@ bool Trainer::run(const std::function<bool(int, int, int)>& progress, const std:
     while (p.steps_of_epoch < plan.steps()) {
       p.train_loss += p.train_step(plan.batch(p.steps_of_epoch));
       ++p.steps_of_epoch;
-      if (p.any(progress && !progress(p.epoch, p.steps_of_epoch, plan.steps()))) {
+      if (p.any(progress && !progress(p.epoch + 1, p.steps_of_epoch, plan.steps()))) {
         p.together([&] {
           p.save_checkpoint();
-          p.log({{"event", "interrupted"}, {"epoch", p.epoch}, {"steps_of_epoch", p.steps_of_epoch}, {"seconds", p.seconds()}});
+          p.log({{"event", "interrupted"}, {"epoch", p.epoch + 1}, {"steps_of_epoch", p.steps_of_epoch}, {"seconds", p.seconds()}});
         });
         return false;
       }
-      if (p.out_of_time()) {
+      if (const double used = p.time_used(); used > 1) {
         go_on = false;
         break;
+      } else if (used > static_cast<double>(p.epoch) / config.epochs) {
+        p.follow_cosine(used);
       }
     }
     const torch::Tensor with = p.evaluated();
     EpochReport r;
-    r.epoch = p.epoch, r.epochs = config.epochs, r.learning_rate = p.learning_rate, r.train_loss = p.train_loss / p.steps_of_epoch;
+    r.epoch = p.epoch + 1, r.epochs = config.epochs, r.learning_rate = p.learning_rate, r.train_loss = p.train_loss / p.steps_of_epoch;
     r.valid = p.evaluate(p.data.valid, with);
     p.model->assign(training::data(p.parameters));
     r.best = r.valid.loss < p.best_loss;
@@ -197,7 +208,7 @@ bool Trainer::run(const std::function<bool(int, int, int)>& progress, const std:
   }
   p.together([&] {
     p.save_model();
-    p.log({{"event", "end"}, {"epoch", p.epoch}, {"seconds", p.seconds()}, {"best_validation_loss", p.best_loss}});
+    p.log({{"event", "end"}, {"epochs_done", p.epoch}, {"seconds", p.seconds()}, {"best_validation_loss", p.best_loss}});
   });
   return true;
 }
@@ -222,6 +233,8 @@ std::pair<Parity, std::size_t> Trainer::parity(int k, std::size_t most_atoms) {
 json Trainer::kept_errors() const { return p_->kept_errors; }
 const TrainingModel& Trainer::model() const { return *p_->model; }
 const std::vector<std::string>& Trainer::warnings() const { return p_->data.warnings; }
+const json& Trainer::begins() const { return p_->begins; }
+void Trainer::close() { p_->lock.reset(); }
 std::string Trainer::model_path() const { return (p_->folder() / "model.safetensors").string(); }
 
 }  // namespace adatom::training

@@ -24,6 +24,7 @@ void Trainer::Implementation::prepare_output(bool resume) {
     throw std::runtime_error("cannot make the output folder '" + folder().string() + "': " + (error ? error.message() : "a file of this name is there") +
                              "; set 'output' to a folder that you may write to");
   const AtomicFile probe(checkpoint());  // throws where no file can be written
+  lock = std::make_unique<FolderLock>(folder());
   if (!resume) std::ofstream(folder() / "log.jsonl");
 }
 

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <functional>
 
+#include "training/folder_lock.hpp"
 #include "training/optimizer.hpp"
 #include "training/trainer.hpp"
 
@@ -19,6 +20,7 @@ struct Trainer::Implementation {
   Implementation(const RunConfig& run, std::shared_ptr<Communicator> processes, bool resume);
 
   RunConfig config;
+  std::unique_ptr<FolderLock> lock;  // of the output folder, by the first process
   std::shared_ptr<Communicator> communicator;
   RunData data;
   std::vector<std::string> head_names;  // of the model
@@ -26,9 +28,9 @@ struct Trainer::Implementation {
   std::unique_ptr<Optimizer> optimizer;
   Loss loss{{}};
   torch::Tensor parameters, ema, kept, gradient;  // kept: what the run is for
-  torch::Tensor trained, held;  // trained: 1, or 0 for parameters that stay; held: their values, and 0
-  bool holds = false;           // whether there are such parameters
-  ModelFile original;           // before training
+  torch::Tensor trained, held;                    // trained: 1, or 0 for parameters that stay; held: their values, and 0
+  bool holds = false;                             // whether there are such parameters
+  ModelFile original;                             // before training
 
   // Where the run is; all of it is in a checkpoint.
   int epoch = 0, step = 0;  // next epoch; steps so far
@@ -37,13 +39,19 @@ struct Trainer::Implementation {
   double learning_rate = 0, best_loss = INFINITY, plateau_loss = INFINITY, seconds_before = 0;
   int plateau_epochs = 0, epochs_without_better = 0;
   bool stage_two = false;
-  nlohmann::json kept_errors;  // of the validation set, of the kept weights
+  nlohmann::json kept_errors;                        // of the validation set, of the kept weights
+  nlohmann::json begins = nlohmann::json::object();  // of a model that was read: errors before the first epoch, by head
 
   // Construction
   void prepare_output(bool resume);
   void make_model();
   std::vector<double> fingerprints();
-  void set_atomic_energies(ModelFile& file);
+  std::vector<double> energy_errors(const std::vector<std::size_t>& chosen);
+  std::vector<std::string> heads_with_new_energies() const;
+  bool fits_energies(const std::string& head) const;
+  void take_atomic_energies(ModelFile& file);
+  void fit_atomic_energies();  ///< of all processes
+  void compare_energies();     ///< of all processes
   void count_edges(double cutoff);
   void freeze(std::vector<ParameterBlock>& blocks);
   void hold_absent_elements(const std::vector<ParameterBlock>& blocks);
@@ -69,7 +77,8 @@ struct Trainer::Implementation {
   void together(const std::function<void()>& body, const std::function<void()>& before = {});
   bool any(bool here);  ///< whether it is true on any process, on all of them
   bool out_of_patience() const { return config.stop_patience > 0 && epochs_without_better >= config.stop_patience; }
-  bool out_of_time();  ///< all processes see the clock of the first
+  double time_used();               ///< part of training.seconds, 0 without a limit; all processes see the clock of the first
+  void follow_cosine(double done);  ///< `done`: part of the run
   void start_clock();
   double seconds() const;  ///< since the run began, over all its parts
 

@@ -38,11 +38,11 @@ double now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 void Trainer::Implementation::start_clock() { started_ = now(); }
 double Trainer::Implementation::seconds() const { return seconds_before + now() - started_; }
 
-bool Trainer::Implementation::out_of_time() {
-  if (config.seconds <= 0) return false;
-  double over = seconds() > config.seconds;
-  communicator->broadcast(&over, 1);
-  return over > 0;
+double Trainer::Implementation::time_used() {
+  if (config.seconds <= 0) return 0;
+  double used = seconds() / config.seconds;
+  communicator->broadcast(&used, 1);
+  return used;
 }
 
 bool Trainer::Implementation::any(bool here) {
@@ -108,8 +108,8 @@ void Trainer::Implementation::for_parts(const FrameSet& set, const std::vector<s
     try {
       body({batch_, model_head(set.heads()[head]), counts, numbers});
     } catch (const NotFinite& error) {
-      throw std::runtime_error(set.origin(numbers[error.configuration]) + ": " + error.what() + " in epoch " + std::to_string(epoch) + ", step " +
-                               std::to_string(step) + "; its labels may be wrong, or the learning rate (now " + std::to_string(learning_rate) +
+      throw std::runtime_error(set.origin(numbers[error.configuration]) + ": " + error.what() + " in epoch " + std::to_string(epoch + 1) + ", step " +
+                               std::to_string(step + 1) + "; its labels may be wrong, or the learning rate (now " + std::to_string(learning_rate) +
                                ") too high. A checkpoint from before this step is in " + folder().string());
     }
   }
@@ -173,7 +173,7 @@ double Trainer::Implementation::train_step(const std::vector<std::size_t>& chose
   const double norm = gradient.norm().item<double>();
   if (!std::isfinite(norm)) {
     save_checkpoint();
-    throw std::runtime_error("the gradient is not finite in epoch " + std::to_string(epoch) + ", step " + std::to_string(step) +
+    throw std::runtime_error("the gradient is not finite in epoch " + std::to_string(epoch + 1) + ", step " + std::to_string(step + 1) +
                              ": try a lower learning rate; a checkpoint from before this step is in " + folder().string());
   }
   if (config.clip_gradient > 0 && norm > config.clip_gradient) gradient.mul_(config.clip_gradient / norm);
@@ -190,12 +190,19 @@ double Trainer::Implementation::train_step(const std::vector<std::size_t>& chose
   return total;
 }
 
+/// The clock counts where it is ahead of the epochs, so that the rate has fallen when the time is over.
+void Trainer::Implementation::follow_cosine(double done) {
+  const ScheduleOptions& s = config.schedule;
+  if (stage_two || s.type != "cosine") return;
+  learning_rate = s.smallest + 0.5 * (config.optimizer.learning_rate - s.smallest) * (1.0 + std::cos(M_PI * std::min(done, 1.0)));
+  learning_rate = std::max(learning_rate, s.smallest);
+}
+
 void Trainer::Implementation::schedule(double valid_loss) {
   const ScheduleOptions& s = config.schedule;
   if (stage_two || s.type == "constant") return;
   if (s.type == "exponential") learning_rate *= s.factor;
-  if (s.type == "cosine")
-    learning_rate = s.smallest + 0.5 * (config.optimizer.learning_rate - s.smallest) * (1.0 + std::cos(M_PI * (epoch + 1.0) / config.epochs));
+  if (s.type == "cosine") follow_cosine(std::max((epoch + 1.0) / config.epochs, time_used()));
   if (s.type == "plateau") {
     if (valid_loss < plateau_loss * (1.0 - 1e-4))
       plateau_loss = valid_loss, plateau_epochs = 0;

@@ -30,13 +30,13 @@ class PyTrainer {
           if (PyErr_CheckSignals() != 0) {  // Ctrl-C: the run stops after this step with a checkpoint, then Python sees the interrupt
             interrupted_ = true;
             PyErr_Clear();
-            return false;
           }
-          return !progress || progress(epoch, step, steps);
+          const bool go_on = !progress || unless_interrupted([&] { return progress(epoch, step, steps); });
+          return go_on && !interrupted_;
         },
         [&](const EpochReport& r) {
           py::gil_scoped_acquire acquire;
-          return !report || report(describe(r).dump());
+          return !report || unless_interrupted([&] { return report(describe(r).dump()); });
         });
   }
   bool interrupted() const { return interrupted_; }
@@ -65,6 +65,8 @@ class PyTrainer {
     return result;
   }
 
+  std::string begins() const { return trainer_->begins().dump(); }
+  void close() { trainer_->close(); }
   std::string kept_errors() const { return trainer_->kept_errors().dump(); }
   const std::vector<std::string>& warnings() const { return trainer_->warnings(); }
   std::size_t parameters() const { return trainer_->model().size(); }
@@ -72,6 +74,17 @@ class PyTrainer {
   std::string model_path() const { return trainer_->model_path(); }
 
  private:
+  /// What a callback returns; true where it was interrupted, which is heard after the next step.
+  template <class Callback>
+  bool unless_interrupted(Callback callback) {
+    try {
+      return callback();
+    } catch (py::error_already_set& error) {
+      if (!error.matches(PyExc_KeyboardInterrupt)) throw;
+      return interrupted_ = true;
+    }
+  }
+
   RunConfig config_;
   std::unique_ptr<Trainer> trainer_;
   bool interrupted_ = false;
@@ -87,6 +100,8 @@ PYBIND11_MODULE(_training, m) {
       .def("run", &PyTrainer::run, py::arg("progress") = nullptr, py::arg("report") = nullptr)
       .def("test", &PyTrainer::test, py::arg("index"))
       .def("parity", &PyTrainer::parity, py::arg("index"), py::arg("most_atoms"))
+      .def("close", &PyTrainer::close)
+      .def_property_readonly("begins", &PyTrainer::begins)
       .def_property_readonly("kept_errors", &PyTrainer::kept_errors)
       .def_property_readonly("warnings", &PyTrainer::warnings)
       .def_property_readonly("interrupted", &PyTrainer::interrupted)

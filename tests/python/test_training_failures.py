@@ -4,10 +4,13 @@
 import copy
 import json
 import os
+import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import ase.io
@@ -119,7 +122,7 @@ def test_empty_sets(config, tmp_path, frames):
     assert "there is no configuration for validation" in refused(with_frames(config, tmp_path, frames, valid_fraction=0.01))
     isolated = str(DATA / "3bpa_isolated_atoms.extxyz")
     for key in ("train", "valid", "test"):
-        text = refused(with_frames(config, tmp_path, frames, **{key: [isolated]}))
+        text = refused(with_frames(config, tmp_path, frames, **{key: [isolated], **({"valid_fraction": 0.0} if key == "valid" else {})}))
         assert f"there is no configuration in data.{key} ({isolated}), isolated atoms left out" in text
     assert "there is no data file" in refused(with_frames(config, tmp_path, frames, test=["/nowhere/x.extxyz"]))
     (tmp_path / "empty.extxyz").write_text("")
@@ -237,7 +240,7 @@ def test_a_full_disk_under_the_log(config, tmp_path):
     whole["output"] = str(tmp_path / "whole")
     train(whole)
     folder = Path(config["output"])
-    stop = lambda epoch: epoch["epoch"] < 1  # noqa: E731
+    stop = lambda epoch: epoch["epoch"] < 2  # noqa: E731
     run = copy.deepcopy(config)
     train(run, report=stop)
     (folder / "log.jsonl").unlink()
@@ -248,6 +251,82 @@ def test_a_full_disk_under_the_log(config, tmp_path):
     train(config, resume=True)
     a, b = tensors(whole["output"]), tensors(config["output"])
     assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_a_full_disk_leaves_no_half_of_a_picture(tmp_path):
+    import matplotlib.pyplot as plt
+
+    from adatom import _pictures
+
+    file = tmp_path / "training.png"
+    _pictures.save(plt.figure(), file, 50)
+    before = file.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))  # Python ignores the signal, so that write() fails
+    try:
+        with pytest.raises(OSError, match=rf"cannot write the picture {file}: File too large; free some space"):
+            _pictures.save(plt.figure(), file, 50)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
+    with pytest.raises(OSError, match="cannot write the picture .*training.png"):
+        _pictures.save(plt.figure(), tmp_path / "nowhere" / "training.png", 50)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_a_run_with_its_checkpoint_and_nobody_else_works_in_its_folder(config, tmp_path, kind):
+    config["training"]["epochs"] = 30
+    whole = copy.deepcopy(config)
+    whole["output"] = str(tmp_path / "whole")
+    train(whole)
+    config["training"].update(epochs=10_000, checkpoint_every=10_000)
+    arguments, environment = command(tmp_path / "killed", config)
+    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    log, end = Path(config["output"]) / "log.jsonl", time.monotonic() + 120
+    while time.monotonic() < end and not (log.exists() and '"epoch"' in log.read_text()):
+        time.sleep(0.005)
+    assert f"another training (process {process.pid}) works in {config['output']}: wait for it, or set 'output' to another folder" in refused(config)
+    process.send_signal(kind)
+    assert "--resume` goes on" in process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + kind
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert events[-1]["event"] == "interrupted" and events[-1]["epoch"] == sum(e["event"] == "epoch" for e in events) + 1
+    assert events[-1]["epoch"] <= 30, "this machine is too quick for the test"
+    config["training"].update(epochs=30)
+    train(config, resume=True)
+    a, b = tensors(whole["output"]), tensors(config["output"])
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+    assert not (Path(config["output"]) / "running").exists()
+
+
+# ------------------------------------------------------------------------------------------------ meeting of processes
+def test_the_first_machine_of_a_slurm_job(tmp_path, monkeypatch):
+    from adatom.training import _distributed
+
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "r[1-2]n[08-10],m7")
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text('#!/bin/sh\n[ "$1 $2 $3" = "show hostnames r[1-2]n[08-10],m7" ] && printf "r1n08\\nr1n09\\n"\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert _distributed._first_host() == "r1n08"
+    scontrol.write_text("#!/bin/sh\necho Invalid hostlist >&2; exit 1\n")
+    with pytest.raises(RuntimeError, match=r"`scontrol show hostnames r\[1-2\].*ended with 1: Invalid hostlist\): set MASTER_ADDR"):
+        _distributed._first_host()
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))  # as in a container: what is plain is read without it
+    for nodes, first in (("n7", "n7"), ("a[03-05,9],b", "a03"), ("a[3,5]-ib", "a3-ib"), ("a,b[1-2]", "a")):
+        monkeypatch.setenv("SLURM_STEP_NODELIST", nodes)
+        assert _distributed._first_host() == first
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "r[1-2]n[08-10]")
+    with pytest.raises(RuntimeError, match="set MASTER_ADDR"):
+        _distributed._first_host()
+
+
+def test_a_machine_that_is_not_there(config, tmp_path):
+    arguments, environment = command(tmp_path / "run", config, RANK="1", WORLD_SIZE="2", MASTER_ADDR="no-such-machine.invalid", MASTER_PORT="23456")
+    start = time.monotonic()
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=120)
+    assert time.monotonic() - start < 60
+    assert done.returncode == 1 and "the machine 'no-such-machine.invalid', where the processes are to meet, cannot be found" in done.stderr.replace("\n", " ")
 
 
 # ------------------------------------------------------------------------------------------------ checkpoints

@@ -70,7 +70,7 @@ def test_stage_two_changes_weights_and_rate(config):
     epochs = train(config).epochs
     assert [e["learning_rate"] for e in epochs] == pytest.approx([0.01, 0.009, 0.0081, 2e-4, 2e-4, 2e-4])
     for e in epochs:  # the sums of l2 terms follow from the errors
-        energy, forces = (15.0, 1000.0) if e["epoch"] < 3 else (500.0, 20.0)
+        energy, forces = (15.0, 1000.0) if e["epoch"] <= 3 else (500.0, 20.0)
         v = e["valid"]
         assert v["loss"] == pytest.approx(energy * v["energy_per_atom_rmse"] ** 2 + forces * v["force_rmse"] ** 2, rel=1e-6)
     assert epochs[3]["best"]  # losses of other weights are not compared with
@@ -234,7 +234,7 @@ def test_an_added_head_begins_as_a_copy(config, tmp_path, reference):
         heads = json.loads(tensors_of_file.metadata()["adatom"])["heads"]
     frames = crystals(6, oxygen=True)
     ase.io.write(tmp_path / "train.extxyz", relabelled(frames, "new"))
-    config["data"] = {"train": [str(tmp_path / "train.extxyz")], "valid_fraction": 0.5}
+    config["data"] = {"train": [str(tmp_path / "train.extxyz")], "valid_fraction": 0.5, "atomic_energies": "model"}
     config["model"] = {"file": str(file), "heads": {"new": heads[-1]}}
     config.update(optimizer={"learning_rate": 1e-30, "weight_decay": 0.0}, schedule={"type": "constant"}, training={"epochs": 1, "ema_decay": 0.0})
     model = train(config).model
@@ -304,13 +304,13 @@ def test_limits_of_batches(config, limits, steps):
     config["training"] = {"epochs": 1, **limits}
     seen = []
     train(config, progress=lambda epoch, step, all_steps: seen.append((epoch, step, all_steps)) or True)
-    assert seen == [(0, k + 1, steps) for k in range(steps)]
+    assert seen == [(1, k + 1, steps) for k in range(steps)]
 
 
 def test_a_limit_on_atoms_fills_batches(config, tmp_path):
     """Batches are greedy: no two neighbours could have been one."""
     frames = mixed(tmp_path)
-    config["data"].update(train=[str(tmp_path / "mixed.extxyz")], valid=[str(DATA / "3bpa_sample.extxyz")], atomic_energies="least_squares")
+    config["data"].update(train=[str(tmp_path / "mixed.extxyz")], valid=[str(DATA / "3bpa_sample.extxyz")], valid_fraction=0.0, atomic_energies="least_squares")
     steps = {}
     for limit in (30, 60, 120):
         config["training"] = {"epochs": 1, "batch_atoms": limit}
@@ -355,6 +355,19 @@ def test_no_limit_is_refused(config):
         train(config)
 
 
+# ------------------------------------------------------------------------------------------------ schedules
+def test_a_cosine_follows_the_clock_where_it_ends_first(config):
+    """Of 100,000 epochs two seconds are done, in which the rate falls as over all of them; epochs that end first have the rates of a run without a clock."""
+    config["model"].update(channels=4, layers=1)
+    config["schedule"] = {"type": "cosine"}
+    config["training"].update(epochs=100_000, seconds=2.0)
+    rates = [e["learning_rate"] for e in train(config).epochs]
+    assert rates == sorted(rates, reverse=True) and rates[-1] < 1e-3
+    assert any(2e-3 < rate < 8e-3 for rate in rates)
+    config["training"].update(epochs=4, seconds=1000.0)
+    assert [e["learning_rate"] for e in train(config).epochs] == pytest.approx([0.01 * (1 + np.cos(np.pi * k / 4)) / 2 for k in range(4)], rel=1e-3)
+
+
 # ------------------------------------------------------------------------------------------------ losses
 @pytest.mark.parametrize("shape", ["l1", "huber", "universal"])
 def test_losses_are_those_of_the_predictions(config, tmp_path, shape):
@@ -365,7 +378,7 @@ def test_losses_are_those_of_the_predictions(config, tmp_path, shape):
     for atoms, size in zip(frames[:4], (90.0, 150.0, 250.0, 350.0)):
         atoms.calc.results["forces"][0] = [0.6 * size, 0.0, 0.8 * size]
     ase.io.write(tmp_path / "data.extxyz", frames)
-    config["data"].update(train=[str(tmp_path / "data.extxyz")], valid=[str(tmp_path / "data.extxyz")])
+    config["data"].update(train=[str(tmp_path / "data.extxyz")], valid=[str(tmp_path / "data.extxyz")], valid_fraction=0.0)
     config["loss"] = {"shape": shape, "energy": 2.0, "forces": 3.0, "delta": 0.5}
     config["training"].update(epochs=3)
     trainer = _training.Trainer(json.dumps(config))

@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from adatom import _pictures
 from adatom.cli import common
 
 BATCH_ATOMS = 2000  # atoms evaluated together; enough to keep every core busy
@@ -37,6 +38,7 @@ def evaluate(
     keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
     pairs = {name: Pairs() for name in keys}
     potential = common.load(model, device, dtype, threads, head)
+    _warn_of_heads(file, structures, potential)
     with common.progress(as_json) as bar:
         task = bar.add_task("evaluate", total=len(structures))
         for batch in _batches(structures):
@@ -122,6 +124,20 @@ def _errors(name: str, element: str | None, difference) -> dict:
     }
 
 
+def _warn_of_heads(file: Path, structures: list, potential) -> None:
+    """Structures that name another level of theory than the model runs with; a model of one head called Default knows none."""
+    heads = [str(atoms.info.get("head") or "") for atoms in structures]
+    if potential.heads == ("Default",):
+        return
+    for other in sorted(set(heads) - {"", potential.head}):
+        advice = f"--head {other} compares with them" if other in potential.heads else f"the model has {', '.join(potential.heads)}"
+        typer.echo(
+            f"adatom: warning: {file}: {heads.count(other)} of {len(heads)} structures are of the head '{other}', whose labels are of another level of theory "
+            f"than '{potential.head}', with which the model runs: {advice}",
+            err=True,
+        )
+
+
 def label(atoms, name: str, key: str | None):
     """The reference value of a structure, or None: entry `key` if given, what ASE's reader found otherwise. Stress as Voigt 6."""
     import numpy as np
@@ -179,5 +195,4 @@ def _plot(output: Path, pairs: dict[str, Pairs]) -> None:
         panel.set(xlabel=f"label {name} ({UNITS[name]})", ylabel=f"predicted {name} ({UNITS[name]})", title=name)
         rmse = pair.rows(name)[0]["rmse"]
         panel.text(0.05, 0.95, f"RMSE {1e3 * rmse:.2f} m{UNITS[name]}", transform=panel.transAxes, va="top")
-    figure.savefig(output, dpi=150)
-    plt.close(figure)
+    _pictures.save(figure, output, 150)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ def train(
 ) -> None:
     """Trains a potential. The output folder gets model.safetensors, checkpoint.safetensors, log.jsonl and plots.
 
-    Ctrl-C stops after the step in work, with a checkpoint to --resume from.
+    Ctrl-C, SIGTERM and SIGHUP stop after the step in work, with a checkpoint to --resume from.
     """
     from rich.markup import escape
 
@@ -30,15 +31,18 @@ def train(
     from adatom.training._distributed import rank
 
     document = load_config(config)
-    training = resolved_config(document)["training"]
+    try:
+        training = resolved_config(document)["training"]
+    except ValueError as error:
+        raise ValueError(f"{config}: {error}") from error
     table = _Table(as_json)
     with common.progress(as_json or rank() != 0, time_left(training["seconds"])) as bar:
         task = bar.add_task("reading data", total=None, first=None)
 
         def progress(epoch: int, step: int, steps: int) -> bool:
-            done = epoch + step / steps
+            done = epoch - 1 + step / steps
             first = bar.tasks[0].fields["first"] or (bar.get_time(), done)  # a resumed run does not begin at zero
-            bar.update(task, total=training["epochs"], completed=done, first=first, description=f"epoch {epoch + 1}, step {step} of {steps}")
+            bar.update(task, total=training["epochs"], completed=done, first=first, description=f"epoch {epoch}, step {step} of {steps}")
             return True
 
         def report(epoch: dict[str, Any]) -> bool:
@@ -48,13 +52,20 @@ def train(
         def warn(text: str) -> None:
             bar.console.print(f"[yellow]warning:[/yellow] {escape(text)}", highlight=False, soft_wrap=True, markup=True)
 
+        def note(text: str) -> None:
+            bar.console.print(escape(text), highlight=False, soft_wrap=True)
+
+        interrupted = f"interrupted; `adatom train {config} --resume` goes on"
         try:
-            result = run(document, resume=resume, progress=progress, report=report, warn=warn, plots=True)
-        except KeyboardInterrupt:
-            typer.echo(f"interrupted; `adatom train {config} --resume` goes on", err=True)
-            raise typer.Exit(130) from None
+            result = run(document, resume=resume, progress=progress, report=report, warn=warn, note=note, plots=True)
+        except KeyboardInterrupt as stop:
+            typer.echo(interrupted, err=True)
+            raise typer.Exit(128 + getattr(stop, "signum", signal.SIGINT)) from None
     if result.rank != 0:
         return
+    if not result.finished:  # another process was interrupted
+        typer.echo(interrupted, err=True)
+        raise typer.Exit(128 + signal.SIGINT)
     if as_json:
         plots = [str(p) for p in result.plots]
         common.print_json(
@@ -105,7 +116,7 @@ class _Table:
             if len(self._heads()) > console.width:
                 self.columns = _error_columns([v], by_element=False)
             console.print(self._heads(), highlight=False, soft_wrap=True)
-        numbers = (f"{epoch['epoch'] + 1}", f"{epoch['learning_rate']:.1e}", f"{epoch['train_loss']:.5g}", f"{v['loss']:.5g}")
+        numbers = (f"{epoch['epoch']}", f"{epoch['learning_rate']:.1e}", f"{epoch['train_loss']:.5g}", f"{v['loss']:.5g}")
         line = self._line(*numbers, [_number(value(v)) for _, value in self.columns], f"{epoch['seconds']:.0f} s", "*" if epoch["best"] else " ")
         console.print(line, highlight=False, soft_wrap=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from os import PathLike
 
+from adatom import _pictures
 from adatom.datasets.reports import Report
 
 
@@ -48,8 +49,7 @@ def plot(report: Report, file: str | PathLike[str]) -> None:
         panel.set_axisbelow(True)
         panel.grid(alpha=0.3)
     figure.suptitle(f"{report.data['frames']} frames, {report.data['atoms']} atoms")
-    figure.savefig(file, dpi=150)
-    plt.close(figure)
+    _pictures.save(figure, file, 150)
 
 
 def _bins(n: int) -> int:

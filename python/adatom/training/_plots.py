@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from adatom import _pictures
+
 MOST_PANELS = 5  # of elements
 MOST_DOTS = 4000  # beyond, a panel counts points in hexagons
 
@@ -23,7 +25,7 @@ def plot_run(folder: str | Path) -> list[Path]:
     epochs = [by_epoch[k] for k in sorted(by_epoch)]
     if not epochs:
         return []
-    x = [e["epoch"] + 1 for e in epochs]
+    x = [e["epoch"] for e in epochs]
 
     def curve(*path: str) -> list[float]:
         values = []
@@ -51,7 +53,7 @@ def plot_run(folder: str | Path) -> list[Path]:
             axis.legend()
     for axis in axes:
         axis.set_xlabel("epoch")
-    return [_save(plt, figure, folder / "training.png")]
+    return [_pictures.save(figure, folder / "training.png", 120)]
 
 
 def plot_parity(file: Path, sample: dict[str, Any], errors: dict[str, Any], title: str) -> list[Path]:
@@ -87,7 +89,7 @@ def plot_parity(file: Path, sample: dict[str, Any], errors: dict[str, Any], titl
         if rmse is not None:
             axis.text(0.04, 0.96, f"RMSE {1e3 * rmse:.3g} m{label.rsplit(', ', 1)[1]}", transform=axis.transAxes, va="top")
     figure.suptitle(f"{title} ({sample['configurations']} of {sample['of']} configurations)" if sample["configurations"] < sample["of"] else title)
-    return [_save(plt, figure, file)]
+    return [_pictures.save(figure, file, 120)]
 
 
 def _pyplot():
@@ -97,9 +99,3 @@ def _pyplot():
     import matplotlib.pyplot as plt
 
     return plt
-
-
-def _save(plt, figure, file: Path) -> Path:
-    figure.savefig(file, dpi=120)
-    plt.close(figure)
-    return file

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from adatom import _pictures
 from adatom.uncertainty.judging import Judgement
 
 BINS = 12
@@ -40,5 +41,4 @@ def plot(judgements: dict[str, Judgement], file: Path) -> None:
     distances.set(xlabel="distance of atoms from the training set", ylabel="density")
     for axis in (reliability, errors, distances):
         axis.legend(fontsize=7)
-    figure.savefig(file, dpi=130)
-    plt.close(figure)
+    _pictures.save(figure, file, 130)
