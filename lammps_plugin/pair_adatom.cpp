@@ -329,6 +329,12 @@ void PairAdatom::evaluate(const adatom::Graph& graph, adatom::GraphResult& resul
     potential_->evaluate(graph, result, &halo_);
   } catch (const LAMMPSException&) {
     throw;
+  } catch (const adatom::NotFinite& e) {
+    const auto name = [&](int node) {
+      const int i = graph_.atom_of_node()[node];
+      return fmt::format("atom {}", atom->tag_enable ? atom->tag[i] : i);
+    };
+    stop_one(fmt::format("{} (step {})", e.text(name), update->ntimestep));
   } catch (const std::exception& e) {
     stop_one(e.what());
   }
