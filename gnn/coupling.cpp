@@ -173,6 +173,12 @@ std::vector<Path> inputs(const std::vector<Irrep>& in) {
 /// mace's restriction of every coupling of order four: parity (-1)^l and l < 12.
 bool allowed(Irrep ir, int nu) { return nu < 4 || (ir.l < 12 && ir.p == (ir.l % 2 ? -1 : 1)); }
 
+void check_symmetric(const std::vector<Irrep>& in, Irrep out, int nu) {
+  if (!in.empty() && nu >= 1 && nu <= 4) return;
+  throw std::invalid_argument("symmetric_coupling of " + std::to_string(in.size()) + " irreps to " + out.str() + " with correlation " + std::to_string(nu) +
+                              ": expected at least one irrep and a correlation of 1, 2, 3 or 4");
+}
+
 /// One coupling of all `paths` of the given degree with all of `in`, ordered as mace orders them.
 /// Of the results only `*only` is computed if `only` is not null.
 std::vector<Path> couple_all(const std::vector<Path>& paths, int degree, const std::vector<Irrep>& in, int nu, const Irrep* only) {
@@ -205,11 +211,27 @@ const std::vector<double>& wigner_3j(int l1, int l2, int l3) {
   return symbol;
 }
 
-SymmetricCoupling symmetric_coupling(const std::vector<Irrep>& in, Irrep out, int nu) {
-  if (in.empty() || nu < 1 || nu > 4) {
-    throw std::invalid_argument("symmetric_coupling of " + std::to_string(in.size()) + " irreps to " + out.str() + " with correlation " + std::to_string(nu) +
-                                ": expected at least one irrep and a correlation of 1, 2, 3 or 4");
+std::size_t symmetric_paths(const std::vector<Irrep>& in, Irrep out, int nu) {
+  check_symmetric(in, out, nu);
+  if (nu == 1) {
+    const auto last = std::find(in.rbegin(), in.rend(), out);
+    return std::max<std::size_t>(1, static_cast<std::size_t>(std::find_if(last, in.rend(), [&](Irrep ir) { return !(ir == out); }) - last));
   }
+  std::map<Irrep, std::size_t> paths;  // of the degree so far, by their irrep
+  for (const Irrep ir : in) ++paths[ir];
+  for (int degree = 1; degree < nu; ++degree) {
+    std::map<Irrep, std::size_t> next;
+    for (const auto& [left, count] : paths)
+      for (const Irrep ir : in)
+        for (const Irrep result : product(left, ir))
+          if (allowed(result, nu)) next[result] += count;
+    paths = std::move(next);
+  }
+  return std::max<std::size_t>(1, paths[out]);
+}
+
+SymmetricCoupling symmetric_coupling(const std::vector<Irrep>& in, Irrep out, int nu) {
+  check_symmetric(in, out, nu);
   auto paths = inputs(in);
   for (int degree = 1; degree < nu; ++degree) paths = couple_all(paths, degree, in, nu, degree + 1 == nu ? &out : nullptr);
   if (nu == 1) {  // nothing was selected nor sorted yet: of the runs of adjacent `out` mace takes the last

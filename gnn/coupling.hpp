@@ -46,4 +46,7 @@ struct SymmetricCoupling {
 };
 SymmetricCoupling symmetric_coupling(const std::vector<Irrep>& in, Irrep out, int nu);
 
+/// SymmetricCoupling::paths without the polynomials, in no time. Throws as symmetric_coupling.
+std::size_t symmetric_paths(const std::vector<Irrep>& in, Irrep out, int nu);
+
 }  // namespace adatom::gnn

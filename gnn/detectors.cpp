@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "gnn/detectors.hpp"
 
+#include <set>
 #include <stdexcept>
 
 namespace adatom::gnn {
@@ -16,6 +17,7 @@ const Tensor& get(const Tensors& tensors, const std::string& name, const std::ve
   // A length of 0 in `shape`: any.
   bool fits = found->second.shape.size() == shape.size();
   for (std::size_t k = 0; fits && k < shape.size(); ++k) fits = shape[k] == 0 || found->second.shape[k] == shape[k];
+  for (const std::size_t length : found->second.shape) fits = fits && length > 0;
   if (!fits) fail("tensor 'uncertainty." + name + "' has the wrong shape");
   return found->second;
 }
@@ -28,14 +30,19 @@ Detectors build_detectors(const Tensors& tensors, int features, const NetworkOpt
   const std::size_t n = features, all = options.elements.size();
   const Tensor &mean = get(tensors, "mean", {all, n}), &whitening = get(tensors, "whitening", {all, n, 0}), &members = get(tensors, "members", {n, 0}),
                &scale = get(tensors, "distance_scale", {all}), &bands = get(tensors, "bands", {0}), &force = get(tensors, "force", {all, bands.shape[0] + 2});
+  static const std::set<std::string> known = {"uncertainty.mean",  "uncertainty.whitening",      "uncertainty.members",
+                                              "uncertainty.bands", "uncertainty.distance_scale", "uncertainty.force"};
+  for (const auto& [name, tensor] : tensors)
+    if (!known.contains(name)) fail("tensor '" + name + "' is not known; the file was written for something this version does not know");
   d.components = static_cast<int>(whitening.shape[2]);
   d.members = static_cast<int>(members.shape[1]);
   for (const double end : bands.data) {
     const int begin = d.band_ends.empty() ? 0 : d.band_ends.back();
-    if (!(end > begin) || end != std::floor(end)) fail("bands of components must be whole numbers that increase");
+    if (!(end > begin) || !(end <= d.components) || end != std::floor(end))
+      fail("bands of components must be whole numbers that increase up to the number of components, " + std::to_string(d.components));
     d.band_ends.push_back(static_cast<int>(end));
   }
-  if (d.components < 1 || d.band_ends.empty() || d.band_ends.back() != d.components) fail("bands of components must end with the last component");
+  if (d.band_ends.back() != d.components) fail("bands of components must end with the last component");
   for (const std::size_t z : options.keep) {
     d.mean.emplace_back(&mean.data[z * n], &mean.data[z * n] + n);
     Matrix m(padded(features), padded(d.outputs()));

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -22,13 +23,14 @@ using Tensors = std::map<std::string, Tensor>;
 
 /// How a model file becomes a network that runs.
 struct NetworkOptions {
-  std::vector<int> elements;           ///< atomic numbers of the tensors' Z axes, in order
-  int heads = 1;                       ///< size of the tensors' H axes
-  int head = 0;                        ///< the head that is evaluated
-  std::vector<int> keep;               ///< indices into `elements` that are kept, in this order; species of a graph index this list
-  bool splines = true;                 ///< tabulate radial functions
-  const Tensors* detectors = nullptr;  ///< of uncertainty, where the model has some and they are wanted
-  int knots = 0;                       ///< of networks for training: intervals of the tables, 0 for as many as the first weights need
+  std::vector<int> elements;                            ///< atomic numbers of the tensors' Z axes, in order
+  int heads = 1;                                        ///< size of the tensors' H axes
+  int head = 0;                                         ///< the head that is evaluated
+  std::vector<int> keep;                                ///< indices into `elements` that are kept, in this order; species of a graph index this list
+  bool splines = true;                                  ///< tabulate radial functions
+  const Tensors* detectors = nullptr;                   ///< of uncertainty, where the model has some and they are wanted
+  double largest = std::numeric_limits<double>::max();  ///< of the numbers that the precision of the run can hold
+  int knots = 0;                                        ///< of networks for training: intervals of the tables, 0 for as many as the first weights need
 };
 
 enum class Scalar { float32, float64, dual32, dual64 };

@@ -16,6 +16,7 @@ namespace {
 
 // Radial bases divide by r: the functions are continued to r = 0 by their value here.
 constexpr double smallest_r = 1e-5;
+constexpr double largest_table = 2e9;  // numbers
 
 /// Coefficients of the quintic B-spline that interpolates f at the knots of a segment, with the first and second derivatives of f at both ends:
 /// n + 5 equations for n + 5 coefficients, with five neighbouring coefficients in each.
@@ -85,6 +86,9 @@ SplineTable make_spline_table(const RadialFunctions& f, int count, int pairs, do
       table.segments = {{0.0, cutoff / n, n, 0}};
       table.rows = n + spline_taps - 1;
     }
+    if (static_cast<double>(table.rows) * stride * pairs > largest_table)
+      throw std::runtime_error("model: tables of its radial functions would be larger than " +
+                               std::to_string(static_cast<int>(largest_table / 1e9 * sizeof(double))) + " GB: load it with splines off");
     table.coefficients.clear();
     double largest = 0.0, error = 0.0, largest_slope = 0.0, slope_error = 0.0;
     for (int pair = 0; pair < pairs; ++pair) {
@@ -106,6 +110,10 @@ SplineTable make_spline_table(const RadialFunctions& f, int count, int pairs, do
                 sum += w[tap] * c[std::size_t(s.first + i + tap) * stride + k];
                 slope += dw[tap] * c[std::size_t(s.first + i + tap) * stride + k];
               }
+              // max() below would pass NaN over.
+              if (!std::isfinite(exact[k].v) || !std::isfinite(exact[k].d) || !std::isfinite(sum) || !std::isfinite(slope))
+                throw std::runtime_error("model: its radial functions are not finite at a distance of " + std::to_string(r) +
+                                         " angstrom: the file is damaged, or its training diverged");
               largest = std::max(largest, std::abs(exact[k].v));
               error = std::max(error, std::abs(sum - exact[k].v));
               largest_slope = std::max(largest_slope, std::abs(exact[k].d));
@@ -137,8 +145,10 @@ ReducedFunctions reduce_functions(const RadialFunctions& phi, const Matrix& m, i
   // R = H M and (H L)(H L)^T = R R^T with L L^T = M M^T, so the left singular vectors of R come from a matrix with few columns.
   const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> gram(Eigen::MatrixXd(M * M.transpose()));
   const Eigen::MatrixXd L = gram.eigenvectors() * gram.eigenvalues().cwiseMax(0.0).cwiseSqrt().asDiagonal();
-  const Eigen::BDCSVD<Eigen::MatrixXd> svd(H * L, Eigen::ComputeThinU | Eigen::ComputeThinV);
+  if (!H.allFinite() || !R.allFinite() || !L.allFinite())
+    throw std::runtime_error("model: its radial functions are not finite, or too large to compute with: the file is damaged, or its training diverged");
   const double largest = R.cwiseAbs().maxCoeff();
+  const Eigen::BDCSVD<Eigen::MatrixXd> svd(H * L, Eigen::ComputeThinU | Eigen::ComputeThinV);
   int count = channel_block;
   for (;; count += channel_block) {
     count = std::min<int>(count, svd.singularValues().size());
@@ -146,9 +156,11 @@ ReducedFunctions reduce_functions(const RadialFunctions& phi, const Matrix& m, i
     if (count == svd.singularValues().size() || rest.cwiseAbs().maxCoeff() <= tolerance * largest) break;
   }
   // Leave out what is noise: functions whose norm rounding has made.
-  while (count > 1 && svd.singularValues()[count - 1] < 1e-13 * svd.singularValues()[0]) --count;
+  while (count > 1 && svd.singularValues()[count - 1] <= 1e-13 * svd.singularValues()[0]) --count;
   const Eigen::MatrixXd P = L * svd.matrixV().leftCols(count);
-  const Eigen::MatrixXd reduced = svd.singularValues().head(count).cwiseInverse().asDiagonal() * (svd.matrixU().leftCols(count).transpose() * R);
+  // A radial MLP that ends in zeros is a legitimate one: all functions are zero, and so are these.
+  const Eigen::VectorXd inverse = svd.singularValues().head(count).unaryExpr([](double s) { return s > 0.0 ? 1.0 / s : 0.0; });
+  const Eigen::MatrixXd reduced = inverse.asDiagonal() * (svd.matrixU().leftCols(count).transpose() * R);
   ReducedFunctions result;
   result.projection = Matrix(m.in, padded(count));
   result.matrix = Matrix(padded(count), m.out);

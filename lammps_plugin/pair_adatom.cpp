@@ -323,6 +323,12 @@ void PairAdatom::evaluate(const adatom::Graph& graph, adatom::GraphResult& resul
     throw;
   } catch (const std::bad_alloc&) {
     throw;
+  } catch (const adatom::NotFinite& e) {
+    const auto name = [&](int node) {
+      const int i = graph_.atom_of_node()[node];
+      return fmt::format("atom {}", atom->tag_enable ? atom->tag[i] : i);
+    };
+    stop_one(fmt::format("pair style adatom: {} (step {})", e.text(name), update->ntimestep));
   } catch (const std::exception& e) {
     stop_one("pair style adatom: " + std::string(e.what()));
   }

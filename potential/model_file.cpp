@@ -8,7 +8,10 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <limits>
+#include <map>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -18,6 +21,7 @@
 #include <tuple>
 
 #include "adatom/elements.hpp"
+#include "gnn/brief.hpp"
 #include "potential/atomic_file.hpp"
 #include "potential/sha256.hpp"
 
@@ -73,14 +77,17 @@ void check_kind(Bytes file) {
        std::to_string(largest_header) + " that begins with '{' was expected: give an Adatom model (.safetensors)");
 }
 
-/// JSON in which no object has a key twice (the parser would silently keep the last).
+/// JSON in which no object has a key twice (the parser would silently keep the last), and that is not nested so deeply that what walks through it
+/// by recursion overflows the stack.
 Json parse_strict(std::string_view text) {
+  constexpr int deepest = 500;  // provenance grows by a level with each fine-tuning
   std::vector<std::set<std::string>> keys;
-  return Json::parse(text, [&keys](int, Json::parse_event_t event, Json& value) {
+  return Json::parse(text, [&keys](int depth, Json::parse_event_t event, Json& value) {
+    if (depth > deepest) fail("its JSON is nested more than " + std::to_string(deepest) + " levels deep" + copy_again);
     if (event == Json::parse_event_t::object_start) keys.emplace_back();
     if (event == Json::parse_event_t::object_end) keys.pop_back();
     if (event == Json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second)
-      fail("its JSON has the key '" + value.get<std::string>() + "' twice" + copy_again);
+      fail("its JSON has the key " + gnn::brief(value) + " twice" + copy_again);
     return true;
   });
 }
@@ -94,12 +101,19 @@ Json read_header(Bytes file) {
     if (!header.is_object()) fail("its header is no JSON object" + copy_again);
     return header;
   } catch (const Json::exception& error) {
-    fail("its header is not valid JSON (" + std::string(error.what()) + ")" + copy_again);
+    fail("its header is not valid JSON (" + gnn::reason(error) + ")" + copy_again);
   }
 }
 
-/// The Adatom document within the header's metadata, and the format version.
-std::pair<Json, int> read_document(const Json& header) {
+struct Document {
+  Json json;
+  int version = 0;
+  std::string text;    ///< of json
+  std::string sha256;  ///< that the file should have
+};
+
+/// The Adatom document within the header's metadata.
+Document read_document(const Json& header) {
   const auto metadata = header.find("__metadata__");
   const auto text = [&](const char* key) -> std::optional<std::string> {
     if (metadata == header.end() || !metadata->is_object()) return std::nullopt;
@@ -117,11 +131,23 @@ std::pair<Json, int> read_document(const Json& header) {
          ": update Adatom, or ask for the model in the older format");
   const auto document = text("adatom");
   if (!document) fail("its metadata lacks 'adatom'" + copy_again);
+  Document result{{}, std::stoi(version), *document, ""};
   try {
-    return {parse_strict(*document), std::stoi(version)};
+    result.json = parse_strict(*document);
   } catch (const Json::exception& error) {
-    fail("its metadata 'adatom' is not valid JSON (" + std::string(error.what()) + ")" + copy_again);
+    fail("its metadata 'adatom' is not valid JSON (" + gnn::reason(error) + ")" + copy_again);
   }
+  if (!result.json.is_object()) fail("its metadata 'adatom' is no JSON object" + copy_again);
+  const bool inside = result.version < 3;  // of the document
+  if (inside && result.json.contains("sha256") && result.json["sha256"].is_string()) result.sha256 = result.json["sha256"].get<std::string>();
+  if (!inside) {
+    result.sha256 = text("sha256").value_or("");
+    for (const auto& item : metadata->items())
+      if (!std::set<std::string>{"format", "format_version", "adatom", "sha256"}.contains(item.key()))
+        fail("its metadata has the unknown key '" + item.key() + "'" + copy_again);
+  }
+  if (result.sha256.empty()) fail("its metadata lacks 'sha256'" + copy_again);
+  return result;
 }
 
 void check_contents(const ModelFile& model) {
@@ -136,10 +162,42 @@ void check_contents(const ModelFile& model) {
     if (std::find(model.heads.begin(), head, *head) != head) fail("its heads have '" + *head + "' twice");
 }
 
-/// Fills all but the tensors. Returns the SHA-256 that these should have.
-std::string decode_document(const Json& document, int version, ModelFile& model) {
-  const std::set<std::string> needed = {"architecture", "elements", "cutoff", "units", "heads", "provenance", "sha256"};
-  if (!document.is_object()) fail("its metadata 'adatom' is no JSON object" + copy_again);
+/// What detectors of uncertainty say of themselves; keys as docs/model_file.md has them.
+void check_uncertainty(const Json& description) {
+  const auto is_text = [](const Json& v) { return v.is_string(); };
+  const auto is_number = [](const Json& v) { return v.is_number() && v.get<double>() >= 0 && std::isfinite(v.get<double>()); };
+  const auto is_count = [](const Json& v) { return v.is_number_unsigned(); };
+  const auto are_numbers = [&](const Json& v) { return v.is_array() && std::all_of(v.begin(), v.end(), is_number); };
+  const auto is_object = [](const Json& v) { return v.is_object(); };
+  struct Key {
+    bool needed;
+    std::function<bool(const Json&)> fits;
+    const char* expected;
+  };
+  const std::map<std::string, Key> keys = {{"network", {true, is_text, "a text"}},
+                                           {"head", {true, is_text, "a text"}},
+                                           {"energy_noise", {true, is_number, "a number from 0"}},
+                                           {"members", {false, is_count, "a whole number"}},
+                                           {"levels", {false, are_numbers, "a list of numbers from 0"}},
+                                           {"energy_intervals", {false, are_numbers, "a list of numbers from 0"}},
+                                           {"force_intervals", {false, are_numbers, "a list of numbers from 0"}},
+                                           {"fitted", {false, is_object, "an object"}},
+                                           {"recalibrated", {false, is_object, "an object"}}};
+  const std::string again = ": fit it again with `adatom calibrate`";
+  for (const auto& [name, key] : keys)
+    if (key.needed && !description.contains(name)) fail("its description of uncertainty lacks '" + name + "'" + again);
+  for (const auto& item : description.items()) {
+    const auto key = keys.find(item.key());
+    if (key == keys.end()) fail("its description of uncertainty has the unknown key '" + item.key() + "': update Adatom, or remove what wrote it");
+    if (!key->second.fits(item.value()))
+      fail("'" + item.key() + "' of its description of uncertainty is " + gnn::brief(item.value()) + ", expected " + key->second.expected + again);
+  }
+}
+
+/// Fills all but the tensors.
+void decode_document(const Json& document, int version, ModelFile& model) {
+  std::set<std::string> needed = {"architecture", "elements", "cutoff", "units", "heads", "provenance"};
+  if (version < 3) needed.insert("sha256");
   for (const auto& item : document.items())
     if (!needed.contains(item.key()) && !(version >= 2 && item.key() == "uncertainty"))
       fail("its metadata has the unknown key '" + item.key() + "': update Adatom, or remove what wrote it");
@@ -149,20 +207,25 @@ std::string decode_document(const Json& document, int version, ModelFile& model)
     if (document.contains(key) && !document[key].is_object()) fail("'" + std::string(key) + "' of its metadata is no JSON object");
   const Json& units = document["units"];
   if (!units.is_object() || units.size() != 2 || units.value("energy", Json()) != "eV" || units.value("length", Json()) != "angstrom")
-    fail("its units are " + units.dump() + R"(, expected {"energy": "eV", "length": "angstrom"}: convert the model)");
-  const bool integers = document["elements"].is_array() &&
-                        std::all_of(document["elements"].begin(), document["elements"].end(), [](const Json& z) { return z.is_number_integer(); });
-  if (!integers) fail("its elements are " + document["elements"].dump() + ", expected a list of atomic numbers");
+    fail("its units are " + gnn::brief(units) + R"(, expected {"energy": "eV", "length": "angstrom"}: convert the model)");
+  const Json &elements = document["elements"], &cutoff = document["cutoff"], &heads = document["heads"];
+  if (!elements.is_array() || !std::all_of(elements.begin(), elements.end(), [](const Json& z) { return z.is_number_integer(); }))
+    fail("its elements are " + gnn::brief(elements) + ", expected a list of atomic numbers");
+  for (const Json& z : elements)  // before get(), which wraps what is beyond int
+    if (!(z.get<double>() >= 1 && z.get<double>() <= max_atomic_number)) fail("its elements have the atomic number " + z.dump() + ", expected 1 to 118");
+  if (!cutoff.is_number()) fail("its cutoff is " + gnn::brief(cutoff) + ", expected a positive number");
+  if (!heads.is_array() || !std::all_of(heads.begin(), heads.end(), [](const Json& head) { return head.is_string(); }))
+    fail("its heads are " + gnn::brief(heads) + ", expected a list of names");
+  if (document.contains("uncertainty")) check_uncertainty(document["uncertainty"]);
   try {
     model.architecture = document["architecture"].dump();
     model.provenance = document["provenance"].dump();
     if (document.contains("uncertainty")) model.uncertainty = document["uncertainty"].dump();
-    model.elements = document["elements"].get<std::vector<int>>();
-    model.cutoff = document["cutoff"].get<double>();
-    model.heads = document["heads"].get<std::vector<std::string>>();
-    return document["sha256"].get<std::string>();
+    model.elements = elements.get<std::vector<int>>();
+    model.cutoff = cutoff.get<double>();
+    model.heads = heads.get<std::vector<std::string>>();
   } catch (const Json::exception& error) {
-    fail("its metadata has a value of the wrong type (" + std::string(error.what()) + ")");
+    fail("its metadata has a value of the wrong type (" + gnn::reason(error) + ")");
   }
 }
 
@@ -180,18 +243,18 @@ Entry read_entry(const std::string& name, const Json& value) {
   if (!value.is_object() || value.size() != 3 || !value.contains("dtype") || !value["dtype"].is_string() || !value.contains("shape") ||
       !value["shape"].is_array() || !value.contains("data_offsets") || !value["data_offsets"].is_array() || value["data_offsets"].size() != 2 ||
       !std::all_of(value["shape"].begin(), value["shape"].end(), is_size) || !std::all_of(value["data_offsets"].begin(), value["data_offsets"].end(), is_size))
-    wrong("is described by " + value.dump() + ", expected dtype, shape and data_offsets");
+    wrong("is described by " + gnn::brief(value) + ", expected dtype, shape and data_offsets");
 
   Entry entry{name, value["dtype"] == "F32", value["shape"].get<std::vector<std::size_t>>(), value["data_offsets"][0], value["data_offsets"][1]};
   if (!entry.single && value["dtype"] != "F64")
-    fail("tensor '" + name + "' has dtype " + value["dtype"].get<std::string>() + ", expected F32 or F64: convert the model again");
+    fail("tensor '" + name + "' has dtype " + gnn::brief(value["dtype"]) + ", expected F32 or F64: convert the model again");
   std::uint64_t bytes = entry.single ? sizeof(float) : sizeof(double);
   for (const std::uint64_t length : entry.shape) {
-    if (length != 0 && bytes > std::numeric_limits<std::uint64_t>::max() / length) wrong("has the absurd shape " + value["shape"].dump());
+    if (length != 0 && bytes > std::numeric_limits<std::uint64_t>::max() / length) wrong("has the absurd shape " + gnn::brief(value["shape"]));
     bytes *= length;
   }
   if (entry.end < entry.begin || entry.end - entry.begin != bytes)
-    wrong("of shape " + value["shape"].dump() + " needs " + std::to_string(bytes) + " bytes, but has the data_offsets " + value["data_offsets"].dump());
+    wrong("of shape " + gnn::brief(value["shape"]) + " needs " + std::to_string(bytes) + " bytes, but has the data_offsets " + value["data_offsets"].dump());
   return entry;
 }
 
@@ -253,20 +316,39 @@ void for_all_tensors(const ModelFile& model, F f) {
   for (const auto& [name, tensor] : model.detectors) f(name, tensor);
 }
 
+/// What the hash covers before the tensors' data: docs/model_file.md. All entries of the header, as offsets say which data a tensor has.
+std::string hashed_header(const std::string& document, std::vector<Entry> entries) {
+  std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.name < b.name; });
+  std::ostringstream text;
+  text << "adatom " << model_format_version << "\n" << document << "\n";
+  for (const Entry& e : entries) {
+    text << e.name << (e.single ? " F32 " : " F64 ");
+    for (std::size_t k = 0; k < e.shape.size(); ++k) text << (k ? "," : "") << e.shape[k];
+    text << " " << e.begin << " " << e.end << "\n";
+  }
+  return text.str();
+}
+
 ModelFile decode_model(Bytes file) {
   check_kind(file);
   const Json header = read_header(file);
-  const auto [document, version] = read_document(header);
-  ModelFile model;
-  const std::string expected_sha256 = decode_document(document, version, model);
-  check_contents(model);
-
+  const Document document = read_document(header);
   const Bytes data = file.subspan(length_bytes + header_length(file));
+  const auto check_hash = [&](const std::string& covered, const char* what) {
+    Sha256 sha256;
+    sha256.update(covered.data(), covered.size());
+    sha256.update(data.data(), data.size());
+    if (const std::string found = sha256.hex(); found != document.sha256)
+      fail("the SHA-256 of its " + std::string(what) + " is " + found + ", expected " + document.sha256.substr(0, 64) + copy_again);
+  };
   const std::vector<Entry> entries = read_entries(header, data.size());
-  Sha256 sha256;
-  sha256.update(data.data(), data.size());
-  if (const std::string found = sha256.hex(); found != expected_sha256)
-    fail("the SHA-256 of its tensors is " + found + ", expected " + expected_sha256 + copy_again);
+  if (document.version < 3)
+    check_hash("", "tensors");
+  else
+    check_hash(hashed_header(document.text, entries), "contents");
+  ModelFile model;
+  decode_document(document.json, document.version, model);
+  check_contents(model);
   for (const Entry& entry : entries) {
     const Bytes bytes = data.subspan(entry.begin, entry.end - entry.begin);
     gnn::Tensor tensor{entry.shape, entry.single ? decode<float>(bytes) : decode<double>(bytes)};
@@ -279,29 +361,39 @@ ModelFile decode_model(Bytes file) {
 }
 
 Json parse_object(const std::string& text, const char* what) {
-  Json value = Json::parse(text, nullptr, false);
+  Json value;
+  try {
+    value = parse_strict(text);
+  } catch (const Json::exception&) {
+  }
   if (!value.is_object()) fail(std::string(what) + " is no JSON object: '" + text.substr(0, 40) + "'");
   return value;
 }
 
-/// Everything before the tensors.
-std::string encode_header(const ModelFile& model, TensorType type, const std::string& sha256) {
+/// Everything before the tensors. `hash` is the hash of the tensors' data that follow a text.
+std::string encode_header(const ModelFile& model, TensorType type, const std::function<std::string(const std::string&)>& hash) {
   Json document = {{"architecture", parse_object(model.architecture, "its architecture")},
                    {"elements", model.elements},
                    {"cutoff", model.cutoff},
                    {"units", {{"energy", "eV"}, {"length", "angstrom"}}},
                    {"heads", model.heads},
-                   {"provenance", parse_object(model.provenance, "its provenance")},
-                   {"sha256", sha256}};
-  if (!model.uncertainty.empty()) document["uncertainty"] = parse_object(model.uncertainty, "its description of uncertainty");
+                   {"provenance", parse_object(model.provenance, "its provenance")}};
+  if (!model.uncertainty.empty()) {
+    document["uncertainty"] = parse_object(model.uncertainty, "its description of uncertainty");
+    check_uncertainty(document["uncertainty"]);
+  }
+  const std::string text_of_document = document.dump();
   Json header;
-  header["__metadata__"] = {{"format", "adatom"}, {"format_version", model.uncertainty.empty() ? "1" : "2"}, {"adatom", document.dump()}};
+  header["__metadata__"] = {{"format", "adatom"}, {"format_version", std::to_string(model_format_version)}, {"adatom", text_of_document}};
+  std::vector<Entry> entries;
   std::uint64_t begin = 0;
   for_all_tensors(model, [&](const std::string& name, const gnn::Tensor& tensor) {
     const std::uint64_t end = begin + tensor.data.size() * (type == TensorType::float32 ? sizeof(float) : sizeof(double));
     header[name] = {{"dtype", type == TensorType::float32 ? "F32" : "F64"}, {"shape", tensor.shape}, {"data_offsets", {begin, end}}};
+    entries.push_back({name, type == TensorType::float32, tensor.shape, begin, end});
     begin = end;
   });
+  header["__metadata__"]["sha256"] = hash(hashed_header(text_of_document, std::move(entries)));
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');  // tensors begin at a multiple of 8
   const std::uint64_t n = text.size();
@@ -348,6 +440,8 @@ ModelFile read_model(const std::filesystem::path& file) {
     return decode_model(read_bytes(file));
   } catch (const std::runtime_error& error) {
     throw std::runtime_error("model file '" + file.string() + "': " + error.what());
+  } catch (const std::bad_alloc&) {
+    throw std::runtime_error("model file '" + file.string() + "': there is not enough memory to read it");
   }
 }
 
@@ -363,9 +457,12 @@ void write_model(const std::filesystem::path& file, const ModelFile& model, Tens
   std::string header;
   try {
     check_writable(model, type);
-    Sha256 sha256;
-    for_each_tensor([&](const char* bytes, std::size_t n) { sha256.update(bytes, n); });
-    header = encode_header(model, type, sha256.hex());
+    header = encode_header(model, type, [&](const std::string& covered) {
+      Sha256 sha256;
+      sha256.update(covered.data(), covered.size());
+      for_each_tensor([&](const char* bytes, std::size_t n) { sha256.update(bytes, n); });
+      return sha256.hex();
+    });
   } catch (const std::exception& error) {  // of ours, or of the JSON library for text that is not UTF-8
     throw std::invalid_argument("model for '" + file.string() + "' cannot be written: " + error.what());
   }

@@ -9,11 +9,11 @@
 /// Model files (docs/model_file.md), which are safetensors files:
 ///
 ///     8 bytes   n, little endian
-///     n bytes   JSON {"__metadata__": {"format", "format_version", "adatom"}, NAME: {"dtype", "shape", "data_offsets": [begin, end]}, ...}
+///     n bytes   JSON {"__metadata__": {"format", "format_version", "adatom", "sha256"}, NAME: {"dtype", "shape", "data_offsets": [begin, end]}, ...}
 ///     the rest  tensors, little endian, row major, back to back; offsets count from here
 namespace adatom {
 
-inline constexpr int model_format_version = 2;  ///< the newest; readers know 1 to this. 1 is written unless there are detectors of uncertainty
+inline constexpr int model_format_version = 3;  ///< the one that is written; readers know 1 to this
 
 struct ModelFile {
   std::string architecture;        ///< JSON object as text
@@ -31,8 +31,8 @@ std::string network_hash(const ModelFile& model);
 
 enum class TensorType { float32, float64 };
 
-/// Throws std::runtime_error that names the file, what is wrong with it and what to do: it cannot be read, is truncated, damaged (SHA-256 of the
-/// tensors), of another kind (a pickle or torch archive, a safetensors file of another program), or of a format version that is not known.
+/// Throws std::runtime_error that names the file, what is wrong with it and what to do: it cannot be read, is truncated, damaged (SHA-256 of all of
+/// it, until version 2 of the tensors alone), of another kind (a pickle or torch archive, a safetensors file of another program), or of a format version that is not known.
 ModelFile read_model(const std::filesystem::path& file);
 
 /// Writes to a temporary file in the same folder and renames it: `file` is either complete or as it was before.

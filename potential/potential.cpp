@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
@@ -11,6 +13,7 @@
 #include "gnn/evaluator.hpp"
 #include "potential/batch.hpp"
 #include "potential/cell_grid.hpp"
+#include "potential/finite.hpp"
 #include "potential/model_file.hpp"
 
 namespace adatom {
@@ -97,6 +100,7 @@ struct Potential::Implementation {
 
   // The network is assembled for the elements in use: tables per element or pair of elements then stay small, whatever the model knows. Structures bring
   // their elements; callers with graphs of their own need species that never change, so for them it is all of the model's.
+  std::filesystem::path path;
   ModelFile file;
   double energy_noise = 0.0;                            // eV per square root of the number of atoms
   gnn::NetworkOptions network_options;                  // `keep`: indices into file.elements of the elements in use
@@ -135,11 +139,23 @@ struct Potential::Implementation {
 
   /// Assembles the network for the elements of `keep`.
   void assemble(std::vector<int> keep) {
-    network_options.keep = std::move(keep);
-    network = gnn::build_network(file.architecture, file.tensors, network_options);
+    gnn::NetworkOptions wanted = network_options;  // what is in use stays as it is where this fails
+    wanted.keep = std::move(keep);
+    std::shared_ptr<const gnn::Network> assembled;
+    std::unique_ptr<gnn::Evaluator> made;
+    try {
+      assembled = gnn::build_network(file.architecture, file.tensors, wanted);
+      made = make_evaluator(assembled, false);
+    } catch (const std::runtime_error& error) {
+      throw std::runtime_error("model file '" + path.string() + "': " + error.what());
+    } catch (const std::bad_alloc&) {
+      throw std::runtime_error("model file '" + path.string() + "': there is not enough memory to assemble it");
+    }
+    network = std::move(assembled);
+    evaluator = std::move(made);
+    network_options = std::move(wanted);
     species_of.fill(-1);
     for (std::size_t k = 0; k < network_options.keep.size(); ++k) species_of[file.elements[network_options.keep[k]]] = static_cast<int>(k);
-    evaluator = make_evaluator(false);
     dual_evaluator.reset();
     source = Source::none;  // species have other numbers now
     ++revision;
@@ -179,11 +195,11 @@ struct Potential::Implementation {
     if (!missing.empty()) use(missing);
   }
 
-  std::unique_ptr<gnn::Evaluator> make_evaluator(bool dual) const {
+  std::unique_ptr<gnn::Evaluator> make_evaluator(const std::shared_ptr<const gnn::Network>& of, bool dual) const {
     const bool single = precision == Precision::float32;
     const gnn::Scalar scalar = dual ? (single ? gnn::Scalar::dual32 : gnn::Scalar::dual64) : (single ? gnn::Scalar::float32 : gnn::Scalar::float64);
     const auto maps = matmul == Matmul::tf32 ? gnn::Matmul::tf32 : matmul == Matmul::bf16 ? gnn::Matmul::bf16 : gnn::Matmul::exact;
-    auto made = device == Device::cuda ? gnn::make_cuda_evaluator(network, scalar, maps) : gnn::make_cpu_evaluator(network, scalar);
+    auto made = device == Device::cuda ? gnn::make_cuda_evaluator(of, scalar, maps) : gnn::make_cpu_evaluator(of, scalar);
     made->set_threads(threads);
     return made;
   }
@@ -240,7 +256,7 @@ struct Potential::Implementation {
   }
 
   gnn::Evaluator& engine_for(const double* tangents) {
-    if (tangents && !dual_evaluator) dual_evaluator = make_evaluator(true);
+    if (tangents && !dual_evaluator) dual_evaluator = make_evaluator(network, true);
     return tangents ? *dual_evaluator : *evaluator;
   }
 
@@ -250,6 +266,10 @@ struct Potential::Implementation {
     gnn::Evaluator& engine = engine_for(graph.position_tangents);
     engine.evaluate(graph, result, halo);
     flops_per_step = engine.counters().flops_per_step;
+    check_finite(result, widths(), graph);
+  }
+  ResultWidths widths() const {
+    return {static_cast<std::size_t>(info.features), static_cast<std::size_t>(info.members), static_cast<std::size_t>(info.whitened)};
   }
 
   /// Structures begin .. end-1, whose neighbours the evaluator finds.
@@ -290,6 +310,12 @@ struct Potential::Implementation {
     gnn::Evaluator& engine = engine_for(tangents);
     engine.evaluate_structures(v, revision_of(Source::view, again ? source_revision : source_revision + 1), result);
     flops_per_step = engine.counters().flops_per_step;
+    const auto atoms = static_cast<std::size_t>(view.first_atom.back());
+    if (const Suspect suspect = find_not_finite(result, widths(), atoms, atoms); suspect.quantity) {
+      Batch lists;
+      lists.assign(std::vector<Structure>(begin, end), 0, count, info.cutoff, threads);
+      throw NotFinite(suspect.quantity, suspect.atom, shortest_edge(lists.graph()));
+    }
   }
 
   /// One structure, by whichever way the evaluator has.
@@ -380,6 +406,7 @@ Potential Potential::load(const std::filesystem::path& path, const LoadOptions& 
     throw std::invalid_argument("matmul tf32 and bf16 are for device cuda and float32: leave matmul at exact, or set these");
 
   auto made = std::make_unique<Implementation>();
+  made->path = path;
   made->file = read_model(path);
   made->device = options.device;
   made->precision = options.precision;
@@ -393,17 +420,18 @@ Potential Potential::load(const std::filesystem::path& path, const LoadOptions& 
     network_options.heads = static_cast<int>(file.heads.size());
     network_options.head = find_head(file.heads, options.head);
     network_options.splines = options.splines;
+    if (options.precision == Precision::float32) network_options.largest = std::numeric_limits<float>::max();
     kept = find_kept(file.elements, options.elements);
     made->find_detectors();
-    made->assemble(options.elements.empty() ? std::vector<int>{kept.front()} : kept);
-    if (const double r_max = gnn::cutoff(*made->network); std::abs(r_max - file.cutoff) > 1e-9 * file.cutoff)
-      throw std::runtime_error("its cutoff is " + std::to_string(file.cutoff) + " angstrom, but r_max of its architecture " + std::to_string(r_max) +
-                               ": convert the model again");
   } catch (const std::invalid_argument& error) {
     throw std::invalid_argument("model file '" + path.string() + "': " + error.what());
   } catch (const std::runtime_error& error) {
     throw std::runtime_error("model file '" + path.string() + "': " + error.what());
   }
+  made->assemble(options.elements.empty() ? std::vector<int>{kept.front()} : kept);
+  if (const double r_max = gnn::cutoff(*made->network); std::abs(r_max - file.cutoff) > 1e-9 * file.cutoff)
+    throw std::runtime_error("model file '" + path.string() + "': its cutoff is " + std::to_string(file.cutoff) + " angstrom, but r_max of its architecture " +
+                             std::to_string(r_max) + ": convert the model again");
 
   ModelInfo& info = made->info;
   info.cutoff = file.cutoff;
@@ -497,13 +525,21 @@ void Potential::Implementation::evaluate_batch(const std::vector<Structure>& str
     out.atom_virials = data(virials);
     out.features = request.features ? features.data() : nullptr;
     if (request.uncertainty) out.member_energies = members.data(), out.force_std = force_std.data(), out.distances = distances.data();
-    if (on_device) {
-      run_on_device(structures, begin, end, out);
-    } else {
-      Graph graph = batch.graph();
-      graph.species = batch_species.data();
-      graph.revision = revision_of(Source::batch, source_revision + 1);  // another graph than any before
-      run(graph, out, nullptr);
+    try {
+      if (on_device) {
+        run_on_device(structures, begin, end, out);
+      } else {
+        Graph graph = batch.graph();
+        graph.species = batch_species.data();
+        graph.revision = revision_of(Source::batch, source_revision + 1);  // another graph than any before
+        run(graph, out, nullptr);
+      }
+    } catch (const NotFinite& error) {
+      throw std::runtime_error(error.text([&](int atom) {
+        std::size_t k = begin, i = atom;
+        while (i >= structures[k].positions.size()) i -= structures[k++].positions.size();
+        return "atom " + std::to_string(i) + " of structure " + std::to_string(k) + " of the batch (counted from 0)";
+      }));
     }
   }
 

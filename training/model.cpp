@@ -4,6 +4,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <limits>
 
 namespace adatom::training {
 
@@ -13,6 +14,7 @@ TrainingModel::TrainingModel(const ModelFile& file, const std::vector<int>& elem
   options.elements = file.elements;
   options.heads = static_cast<int>(file.heads.size());
   options.knots = knots;
+  if (precision == TrainingPrecision::single) options.largest = std::numeric_limits<float>::max();
   for (std::size_t k = 0; k < file.elements.size(); ++k)
     if (std::find(elements.begin(), elements.end(), file.elements[k]) != elements.end()) {
       options.keep.push_back(static_cast<int>(k));

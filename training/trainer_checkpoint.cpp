@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "adatom/elements.hpp"
+#include "gnn/brief.hpp"
 #include "potential/atomic_file.hpp"
 #include "training/trainer_implementation.hpp"
 
@@ -125,10 +126,10 @@ std::string difference(const ModelFile& before, const ModelFile& now) {
     std::string where = changes.front().at("path");
     for (const json& change : changes)
       if (const std::string path = change.at("path"); rank(path) < rank(where)) where = path;
-    const auto value = [at = json::json_pointer(where)](const json& of) { return of.contains(at) ? of.at(at).dump() : "absent"; };
+    const auto value = [at = json::json_pointer(where)](const json& of) { return of.contains(at) ? gnn::brief(of.at(at)) : "absent"; };
     return where.substr(1) + " was " + value(a) + ", now it is " + value(b);
   }
-  if (before.heads != now.heads) return "heads were " + json(before.heads).dump() + ", now they are " + json(now.heads).dump();
+  if (before.heads != now.heads) return "heads were " + gnn::brief(json(before.heads)) + ", now they are " + gnn::brief(json(now.heads));
   return "elements were " + element_names(before.elements) + ", now they are " + element_names(now.elements);
 }
 
@@ -155,7 +156,7 @@ void Trainer::Implementation::require_same_run(const json& then) const {
   }
 }
 
-void Trainer::Implementation::load_checkpoint() {
+void Trainer::Implementation::load_checkpoint() try {
   const ModelFile file = read_model(checkpoint());
   const json provenance = json::parse(file.provenance);
   if (!provenance.contains("checkpoint")) throw std::runtime_error(checkpoint().string() + " is a model, not a checkpoint of a run");
@@ -178,14 +179,30 @@ void Trainer::Implementation::load_checkpoint() {
   auto optimizer_state = optimizer->blank_state();
   for (auto& [name, tensor] : optimizer_state) get("optimizer." + name, tensor);
   optimizer->restore(optimizer_state);
-  epoch = s.at("epoch"), step = s.at("step"), steps_of_epoch = s.at("steps_of_epoch"), train_loss = s.at("train_loss");
+  const auto wrong = [&](const std::string& key) {
+    throw std::runtime_error(checkpoint().string() + " is damaged: '" + key + "' of its state is " + gnn::brief(s.at(key)) +
+                             "; resume from a copy, or start a new run in another output folder");
+  };
+  const auto number = [&](const std::string& key) {
+    const json& value = s.at(key);
+    if (!value.is_number() || !std::isfinite(value.get<double>())) wrong(key);
+    return value.get<double>();
+  };
+  const auto count = [&](const std::string& key) {
+    if (!s.at(key).is_number_unsigned() || number(key) > 2e9) wrong(key);
+    return s.at(key).get<int>();
+  };
+  epoch = count("epoch"), step = count("step"), steps_of_epoch = count("steps_of_epoch"), train_loss = number("train_loss");
   if (s.at("stage_two")) begin_stage_two();
-  learning_rate = s.at("learning_rate");
-  best_loss = s.at("best_loss").is_null() ? INFINITY : s.at("best_loss").get<double>();
-  plateau_loss = s.at("plateau_loss").is_null() ? INFINITY : s.at("plateau_loss").get<double>();
+  learning_rate = number("learning_rate");
+  best_loss = s.at("best_loss").is_null() ? INFINITY : number("best_loss");
+  plateau_loss = s.at("plateau_loss").is_null() ? INFINITY : number("plateau_loss");
   kept_errors = s.at("best_errors");
-  plateau_epochs = s.at("plateau_epochs"), epochs_without_better = s.at("epochs_without_better"), seconds_before = s.at("seconds");
+  plateau_epochs = count("plateau_epochs"), epochs_without_better = count("epochs_without_better"), seconds_before = number("seconds");
   model->assign(training::data(parameters));
+} catch (const json::exception& error) {
+  throw std::runtime_error(checkpoint().string() + " is damaged, or from another version (" + gnn::reason(error) +
+                           "); resume from a copy, or start a new run in another output folder");
 }
 
 void Trainer::Implementation::save_model() {

@@ -2,6 +2,7 @@
 // From the architecture and the tensors of a model file to the network that is evaluated: constants folded, matrices padded and merged, radial functions in
 // tables. The members are in the files of what they build: linear.cpp, radial.cpp, layer.cpp, update.cpp, and the rest in builder.cpp.
 #pragma once
+#include <array>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -10,6 +11,8 @@
 
 #include "gnn/builder/build.hpp"
 #include "gnn/builder/channels.hpp"
+#include "gnn/builder/magnitudes.hpp"
+#include "gnn/builder/spec.hpp"
 #include "gnn/builder/tensors.hpp"
 #include "gnn/coupling.hpp"
 #include "gnn/radial_table.hpp"
@@ -19,13 +22,18 @@ namespace adatom::gnn {
 using nlohmann::json;
 
 /// Throws std::runtime_error for a name that is not known.
-Activation activation_of(const json& name);
+Activation activation_of(const Spec& spec, const std::string& key);
 
 class Builder {
  public:
   /// With `assembly` the network is one for training, and the steps that assemble it again are left there.
   Builder(const json& architecture, const Tensors& tensors, const NetworkOptions& options, Assembly* assembly)
-      : architecture_(architecture), weights_(tensors), options_(options), all_(options.elements.size()), assembly_(assembly) {}
+      : architecture_(architecture, "architecture"),
+        tensors_(tensors),
+        weights_(tensors),
+        options_(options),
+        all_(options.elements.size()),
+        assembly_(assembly) {}
 
   Network build();
 
@@ -40,11 +48,14 @@ class Builder {
 
   void build_energies();
   void build_embedding();
+  void read_edge_harmonics();
   void summarize(const json& layers);
+  Irreps irreps_of(const Spec& spec, const std::string& key) const { return spec.irreps(key, max_edge_l, weights_.count()); }
 
   // layer.cpp
-  void build_layer(const json& spec, std::size_t t);
-  void build_readout(Layer& layer, const json& spec, const std::string& name, const Channels& out);
+  void build_layer(const Spec& spec, std::size_t t);
+  std::vector<PathSpec> read_paths(const Spec& spec, const Irreps& conv) const;
+  void build_readout(Layer& layer, const Spec& spec, const std::string& name, const Channels& out);
 
   // linear.cpp
   /// y = x W for one irrep; `tensor` is [in, out] or [count, in, out], of which the matrices of the kept elements are taken.
@@ -61,13 +72,13 @@ class Builder {
 
   // radial.cpp
   void build_radial();
-  std::vector<MlpLayer> mlp(const std::string& name, int count, int first_in);
+  std::vector<MlpLayer> mlp(const std::string& name, int count, int first_in, bool layer_norm);
   /// phi(r) of a pair of species: the activations that enter the MLP's last matrix.
   RadialFunctions hidden_functions(const Layer& layer) const;
-  void build_radial_mlp(Layer& layer, const json& spec, const std::string& name, const PathChannels& path_channels);
+  void build_radial_mlp(Layer& layer, const Spec& spec, const std::string& name, const PathChannels& path_channels);
   void build_tables(Layer& layer, bool first);
   /// Tables that are made again from the MLP's tensors, with as many knots as the weights of now need unless the options say how many.
-  void assemble_tables(Layer& layer, const json& spec, const std::string& name, const PathChannels& path_channels);
+  void assemble_tables(Layer& layer, int mlp_layers, const std::string& name, const PathChannels& path_channels);
   /// Where the second derivative of the radial functions jumps; 0 for nowhere.
   double kink() const { return network_.radial.cutoff.type == CutoffFunction::Type::xplor ? network_.radial.cutoff.r_on : 0.0; }
 
@@ -76,8 +87,8 @@ class Builder {
   ContractionComponent component(const std::vector<SymmetricCoupling>& couplings, const std::vector<const Tensor*>& weights, int m, int mul, int out,
                                  Contraction& contraction);
   /// Channels of the gate's input: per irrep the scalars, then the gates of each gated entry.
-  Channels gate_channels(const json& spec, const Irreps& out_irreps, const Irreps& message_irreps, const std::string& name) const;
-  void build_gate(Layer& layer, const json& spec, const Channels& message, const Channels& out, const Irreps& out_irreps);
+  Channels gate_channels(const Spec& spec, const Irreps& out_irreps, const Irreps& message_irreps, const std::string& name) const;
+  void build_gate(Layer& layer, const Spec& spec, const Channels& message, const Channels& out, const Irreps& out_irreps);
 
   // For training.
   /// Copies entries of a tensor, times factors, to an array, now and whenever the network is assembled again.
@@ -111,12 +122,15 @@ class Builder {
 
   static constexpr double spline_tolerance = 1e-6;  // relative to the largest radial function: what float32 sums of them cannot tell apart
 
-  const json& architecture_;
+  Spec architecture_;
+  const Tensors& tensors_;
   Weights weights_;
   const NetworkOptions& options_;
   std::size_t all_;
   Assembly* assembly_;
   Network network_;
+  std::array<int, max_edge_l + 1> edge_parity_{};  // of each degree of the edge harmonics, 0: they do not have it
+  Channels features_;                              // of the last layer so far
   std::vector<std::vector<double>> embedding_;
   std::vector<std::size_t> embedding_offset_;  // in the tensors, for training
   ReducedFunctions reduced_;

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "gnn/builder/builder.hpp"
 
+#include <algorithm>
 #include <cmath>
+
+#include "gnn/brief.hpp"
 
 namespace adatom::gnn {
 
@@ -19,41 +22,65 @@ std::vector<CouplingTerm> coupling(int l1, int l2, int l3) {
   return terms;
 }
 
+/// Whether features lie in the same places.
+bool same(const Channels& a, const Channels& b) {
+  const auto same_block = [](const FeatureBlock& x, const FeatureBlock& y) { return x.ir == y.ir && x.channels == y.channels; };
+  return std::equal(a.layout.blocks.begin(), a.layout.blocks.end(), b.layout.blocks.begin(), b.layout.blocks.end(), same_block) && a.index == b.index;
+}
+
 }  // namespace
 
-void Builder::build_layer(const json& spec, std::size_t t) {
-  const std::string name = "layers." + std::to_string(t);
+std::vector<Builder::PathSpec> Builder::read_paths(const Spec& spec, const Irreps& conv) const {
+  std::vector<PathSpec> paths;
+  for (const json& p : spec.list("paths", 1, 10000)) {
+    const std::string what = "path " + std::to_string(paths.size()) + " of " + spec.name();
+    if (!p.is_array() || p.size() != 3 || !p[2].is_string()) fail(what + R"( is )" + brief(p) + R"(, expected [entry, degree, "irrep"])");
+    const int entry = whole_number(p[0], 0, static_cast<int>(conv.size()) - 1, "the entry of irreps_conv of " + what);
+    const int l2 = whole_number(p[1], 0, max_edge_l, "the degree of " + what);
+    Irrep out;
+    try {
+      out = Irrep::parse(p[2].get<std::string>());
+    } catch (const std::invalid_argument&) {
+      fail("the irrep of " + what + " is " + brief(p[2]) + ", expected one such as 1o");
+    }
+    const Irrep from = conv[entry].ir;
+    if (out.l > max_edge_l) fail("a " + what + " has l > " + std::to_string(max_edge_l) + ", the largest supported");
+    if (std::abs(from.l - l2) > out.l || out.l > from.l + l2) fail(what + " violates the triangle rule");
+    if (edge_parity_[l2] == 0) fail(what + " has a degree that edge_harmonics lack, " + std::to_string(l2));
+    if (out.p != from.p * edge_parity_[l2]) fail(what + " violates the rule of parities: " + from.str() + " and the edge's give no " + out.str());
+    paths.push_back({entry, l2, out});
+  }
+  return paths;
+}
+
+void Builder::build_layer(const Spec& spec, std::size_t t) {
+  const std::string& name = spec.name();
   Layer layer;
-  const Irreps in_irreps = Irreps::parse(spec.at("features_in").get<std::string>()), conv_irreps = Irreps::parse(spec.at("irreps_conv").get<std::string>()),
-               message_irreps = Irreps::parse(spec.at("irreps_message").get<std::string>()),
-               out_irreps = Irreps::parse(spec.at("features_out").get<std::string>());
+  const Irreps in_irreps = irreps_of(spec, "features_in"), conv_irreps = irreps_of(spec, "irreps_conv"), message_irreps = irreps_of(spec, "irreps_message"),
+               out_irreps = irreps_of(spec, "features_out");
   const bool first = t == 0;
   const Channels in = make_channels(in_irreps), conv = make_channels(conv_irreps), out = make_channels(out_irreps);
   layer.in_layout = in.layout, layer.conv_layout = conv.layout, layer.out_layout = out.layout;
   if (first && (in_irreps.count({0, 1}) != in_irreps.dim() || std::size_t(in_irreps.dim()) != embedding_.front().size()))
     fail("features_in of the first layer must be the " + std::to_string(embedding_.front().size()) + " scalars of the embedding, it is " + in_irreps.str());
-  if (!first && !(in.layout.size == network_.layers.back().out_layout.size))
+  if (first && conv_irreps.count({0, 1}) != conv_irreps.dim())
+    fail("irreps_conv of the first layer is " + conv_irreps.str() + ", expected scalars (0e), as the embedding has nothing else");
+  if (!first && !same(in, features_))
     fail("features_in of layer " + std::to_string(t) + " is " + in_irreps.str() + ", which is not what the layer before gives");
   layer.up = linear_map(name + ".up", in, conv);
 
   // Paths, and the channels of A.
-  std::vector<PathSpec> path_specs;
+  const std::vector<PathSpec> path_specs = read_paths(spec, conv_irreps);
   std::vector<MulIrrep> mid_entries;
   PathChannels path_channels;
-  for (const json& p : spec.at("paths")) {
-    PathSpec path{p.at(0), p.at(1), Irrep::parse(p.at(2).get<std::string>())};
-    if (path.entry < 0 || std::size_t(path.entry) >= conv_irreps.size()) fail("a path of " + name + " names an entry of irreps_conv that is not there");
+  for (const PathSpec& path : path_specs) {
     const MulIrrep& from = conv_irreps[path.entry];
-    if (path.l2 > max_edge_l || from.ir.l > max_edge_l || path.out.l > max_edge_l)
-      fail("a path of " + name + " has l > " + std::to_string(max_edge_l) + ", the largest supported");
-    if (std::abs(from.ir.l - path.l2) > path.out.l || path.out.l > from.ir.l + path.l2) fail("a path of " + name + " violates the triangle rule");
     network_.l_max = std::max(network_.l_max, path.l2);
-    path_specs.push_back(path);
     mid_entries.push_back({from.mul, path.out});
     path_channels.emplace_back(from.mul, padded(from.mul));
   }
   const Channels mid = make_channels(mid_entries);
-  build_radial_mlp(layer, spec, name, path_channels);
+  build_radial_mlp(layer, spec.object("radial_mlp"), name, path_channels);
 
   // Where each path's channels start in its irrep's rows.
   std::vector<int> path_start(path_specs.size());
@@ -64,19 +91,15 @@ void Builder::build_layer(const json& spec, std::size_t t) {
   }
 
   // Message, and what follows it.
-  const std::string update = spec.at("update").at("type");
-  layer.contracts = update == "contraction";
-  if (!layer.contracts && update != "gate") fail("update '" + update + "' is not supported (contraction, gate are)");
-  const Channels message = layer.contracts ? make_channels(message_irreps) : gate_channels(spec.at("update"), out_irreps, message_irreps, name);
+  const Spec update = spec.object("update");
+  layer.contracts = update.choice("type", {"contraction", "gate"}) == "contraction";
+  const Channels message = layer.contracts ? make_channels(message_irreps) : gate_channels(update, out_irreps, message_irreps, name);
   layer.message_layout = message.layout;
 
-  const std::string normalization = spec.at("normalization");
-  if (normalization == "density") {
+  if (spec.choice("normalization", {"constant", "density"}) == "density")
     layer.density = weights_.get(name + ".density", {std::size_t(network_.radial.basis.size()), 1}).data;
-  } else if (normalization != "constant") {
-    fail("normalization '" + normalization + "' is not supported (constant, density are)");
-  }
-  const std::string skip = spec.at("skip");
+  if (spec.has("normalization_constant")) spec.number("normalization_constant", 1e-100, 1e100);  // of training alone
+  const std::string skip = spec.choice("skip", {"none", "message", "features"});
   LinearMap linear = linear_map(name + ".linear", mid, message);
   if (skip == "message") {
     LinearMap map = linear_map(name + ".skip", message, message, true);
@@ -94,8 +117,6 @@ void Builder::build_layer(const json& spec, std::size_t t) {
       apply_to_species(std::move(map), in, layer.update_layout.size, layer.skip_bias, layer.skip_bias_id);
     else
       layer.skip = std::move(map);
-  } else if (skip != "message" && skip != "none") {
-    fail("skip '" + skip + "' is not supported (none, message, features are)");
   }
 
   if (first && !assembly_) {
@@ -125,38 +146,42 @@ void Builder::build_layer(const json& spec, std::size_t t) {
   }
   if (network_.splines) {
     if (assembly_)
-      assemble_tables(layer, spec, name, path_channels);
+      assemble_tables(layer, static_cast<int>(layer.radial_mlp.size()) + 1, name, path_channels);
     else
       build_tables(layer, first);
   }
 
   if (layer.contracts) {
-    build_contraction(layer, spec.at("update").at("correlation"), name, message_irreps, out_irreps, out);
+    build_contraction(layer, update.integer("correlation", 1, 3), name, message_irreps, out_irreps, out);
   } else {
-    build_gate(layer, spec.at("update"), message, out, out_irreps);
+    build_gate(layer, update, message, out, out_irreps);
   }
+  update.check_all_used();
 
   const Irrep scalar{0, 1};
   if (const FeatureBlock* block = out.layout.find(scalar))
     for (const int channel : out.channels(scalar)) layer.scalars.push_back(block->offset + channel);
-  if (const json& r = spec.at("readout"); !r.is_null()) build_readout(layer, r, name, out);
+  if (!spec.is_null("readout")) build_readout(layer, spec.object("readout"), name, out);
+  spec.check_all_used();
   network_.layers.push_back(std::move(layer));
+  features_ = out;
 }
 
-void Builder::build_readout(Layer& layer, const json& spec, const std::string& name, const Channels& out) {
+void Builder::build_readout(Layer& layer, const Spec& spec, const std::string& name, const Channels& out) {
   layer.has_readout = true;
   Readout& r = layer.readout;
-  r.activation = activation_of(spec.at("activation"));
+  r.activation = activation_of(spec, "activation");
   const Irrep scalar{0, 1};
   if (!out.layout.find(scalar)) fail("the readout of " + name + " needs 0e features");
   const std::vector<int>& channels = out.channels(scalar);
   r.in = out.block(scalar).offset;
-  const int count = spec.at("layers");
+  const int count = spec.integer("layers", 1, 100);
+  spec.check_all_used();
   std::size_t in = channels.size();
   for (int n = 0; n < count; ++n) {
     const std::string at = name + ".readout." + std::to_string(n);
     const Tensor& w = weights_.get(at);
-    if (w.shape.size() != 3 || w.shape[0] != std::size_t(options_.heads) || w.shape[1] != in || (n + 1 == count && w.shape[2] != 1))
+    if (w.shape.size() != 3 || w.shape[0] != std::size_t(options_.heads) || w.shape[1] != in || w.shape[2] == 0 || (n + 1 == count && w.shape[2] != 1))
       fail("tensor '" + at + "' has shape " + shape_string(w.shape) + ", expected [H, " + std::to_string(in) + ", " + (n + 1 == count ? "1]" : "any]"));
     MlpLayer layer_n;
     layer_n.in = n == 0 ? out.block(scalar).channels : static_cast<int>(in);

@@ -2,6 +2,7 @@
 #include "gnn/builder/builder.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "gnn/radial_assembly.hpp"
 
@@ -9,78 +10,87 @@ namespace adatom::gnn {
 
 void Builder::build_radial() {
   Radial& radial = network_.radial;
-  const json& basis = architecture_.at("radial_basis");
-  const std::string type = basis.at("type");
+  const Spec basis = architecture_.object("radial_basis");
+  const std::string type = basis.choice("type", {"bessel", "gaussian", "chebyshev"});
+  const auto numbers = [&](const std::string& name) {
+    const Tensor& t = weights_.get(name);
+    if (t.shape.size() != 1 || t.data.empty()) fail("tensor '" + name + "' has shape " + shape_string(t.shape) + ", expected [n] with n from 1");
+    return t.data;
+  };
   if (type == "bessel") {
     radial.basis.type = RadialBasis::Type::bessel;
-    radial.basis.parameters = weights_.get("radial_basis.frequencies").data;
-    radial.basis.factor = basis.at("prefactor");
+    radial.basis.parameters = numbers("radial_basis.frequencies");
+    radial.basis.factor = basis.number("prefactor", -1e6, 1e6);
   } else if (type == "gaussian") {
     radial.basis.type = RadialBasis::Type::gaussian;
-    radial.basis.parameters = weights_.get("radial_basis.centers").data;
-    radial.basis.factor = basis.at("coefficient");
-  } else if (type == "chebyshev") {
+    radial.basis.parameters = numbers("radial_basis.centers");
+    radial.basis.factor = basis.number("coefficient", -1e6, 0.0);
+  } else {
     radial.basis.type = RadialBasis::Type::chebyshev;
-    radial.basis.parameters.resize(basis.at("size").get<std::size_t>());
-  } else {
-    fail("radial basis '" + type + "' is not supported (bessel, gaussian, chebyshev are)");
+    radial.basis.parameters.resize(static_cast<std::size_t>(basis.integer("size", 1, 1000)));
   }
-  const json& cutoff = architecture_.at("cutoff_function");
+  basis.check_all_used();
+  const Spec cutoff = architecture_.object("cutoff_function");
   radial.cutoff.r_max = network_.cutoff;
-  const std::string cutoff_type = cutoff.at("type");
-  if (cutoff_type == "polynomial") {
-    radial.cutoff.p = cutoff.at("p");
-  } else if (cutoff_type == "xplor") {
-    radial.cutoff.type = CutoffFunction::Type::xplor;
-    radial.cutoff.r_on = cutoff.at("r_on");
+  if (cutoff.choice("type", {"polynomial", "xplor"}) == "polynomial") {
+    radial.cutoff.p = cutoff.number("p", 1.0, 100.0);
   } else {
-    fail("cutoff function '" + cutoff_type + "' is not supported (polynomial, xplor are)");
+    radial.cutoff.type = CutoffFunction::Type::xplor;
+    radial.cutoff.r_on = cutoff.number("r_on", 0.01 * network_.cutoff, 0.99 * network_.cutoff);
   }
-  const std::string applies = architecture_.at("cutoff_applies_to");
-  if (applies != "basis" && applies != "weights") fail("cutoff_applies_to is '" + applies + "', expected basis or weights");
-  radial.cutoff_on_basis = applies == "basis";
-  if (const json& t = architecture_.at("distance_transform"); !t.is_null()) {
-    const std::string name = t.at("type");
-    if (name == "agnesi") {
+  cutoff.check_all_used();
+  radial.cutoff_on_basis = architecture_.choice("cutoff_applies_to", {"basis", "weights"}) == "basis";
+  if (!architecture_.is_null("distance_transform")) {
+    const Spec t = architecture_.object("distance_transform");
+    if (t.choice("type", {"agnesi", "soft"}) == "agnesi") {
       radial.transform.type = DistanceTransform::Type::agnesi;
-      radial.transform.q = t.at("q");
-      radial.transform.p = t.at("p");
-      radial.transform.a = t.at("a");
-    } else if (name == "soft") {
-      radial.transform.type = DistanceTransform::Type::soft;
-      radial.transform.alpha = t.at("alpha");
+      radial.transform.q = t.number("q", 0.0, 20.0);
+      radial.transform.p = t.number("p", 0.0, 20.0);
+      radial.transform.a = t.number("a", 0.0, 1e6);
     } else {
-      fail("distance transform '" + name + "' is not supported (agnesi, soft are)");
+      radial.transform.type = DistanceTransform::Type::soft;
+      radial.transform.alpha = t.number("alpha", 0.0, 1e3);
     }
+    t.check_all_used();
   }
-  if (const json& t = architecture_.at("pair_repulsion"); !t.is_null()) {
+  if (!architecture_.is_null("pair_repulsion")) {
+    const Spec t = architecture_.object("pair_repulsion");
+    t.choice("type", {"zbl"});
     network_.repels = true;
     PairRepulsion& zbl = network_.repulsion;
-    zbl.p = t.at("p");
-    zbl.a_exp = t.at("a_exp");
-    zbl.a_prefactor = t.at("a_prefactor");
-    for (int i = 0; i < 4; ++i) zbl.c[i] = t.at("c").at(i);
+    zbl.p = t.number("p", 1.0, 100.0);
+    zbl.a_exp = t.number("a_exp", 0.0, 10.0);
+    zbl.a_prefactor = t.number("a_prefactor", 1e-3, 1e3);
+    const json& c = t.list("c", 4, 4);
+    for (int i = 0; i < 4; ++i) {
+      if (!c[i].is_number() || !(std::abs(c[i].get<double>()) <= 1e6)) t.wrong("c", "four numbers");
+      zbl.c[i] = c[i];
+    }
+    t.check_all_used();
   }
   if (network_.repels || radial.depends_on_pair()) {
     const Tensor& radii = weights_.get("covalent_radii", {all_});
+    for (std::size_t z = 0; z < radii.data.size(); ++z)
+      if (!(radii.data[z] >= 0.01 && radii.data[z] <= 100.0))
+        fail("tensor 'covalent_radii' has the value " + json(radii.data[z]).dump() + " at index " + std::to_string(z) + ", expected 0.01 to 100 angstrom");
     for (const int z : options_.keep) network_.radii.push_back(radii.data[z]);
   }
 }
 
-std::vector<MlpLayer> Builder::mlp(const std::string& name, int count, int first_in) {
+std::vector<MlpLayer> Builder::mlp(const std::string& name, int count, int first_in, bool layer_norm) {
   std::vector<MlpLayer> layers;
   for (int n = 0; n < count; ++n) {
     const std::string at = name + "." + std::to_string(n);
     const Tensor& w = weights_.get(at);
     MlpLayer layer;
     layer.in = n ? layers.back().out : first_in;
-    if (w.shape.size() != 2 || w.shape[0] != std::size_t(layer.in))
+    if (w.shape.size() != 2 || w.shape[0] != std::size_t(layer.in) || w.shape[1] == 0)
       fail("tensor '" + at + "' has shape " + shape_string(w.shape) + ", expected [" + std::to_string(layer.in) + ", any]");
     layer.out = static_cast<int>(w.shape[1]);
     layer.weight = w.data;
     const std::vector<std::size_t> out{std::size_t(layer.out)};
     if (weights_.find(at + ".bias")) layer.bias = weights_.get(at + ".bias", out).data;
-    if (weights_.find(at + ".norm_weight")) {
+    if (layer_norm && n + 1 < count) {
       layer.norm_weight = weights_.get(at + ".norm_weight", out).data;
       layer.norm_bias = weights_.get(at + ".norm_bias", out).data;
     }
@@ -106,10 +116,10 @@ RadialFunctions Builder::hidden_functions(const Layer& layer) const {
   };
 }
 
-void Builder::build_radial_mlp(Layer& layer, const json& spec, const std::string& name, const PathChannels& path_channels) {
-  const json& s = spec.at("radial_mlp");
-  layer.radial_activation = activation_of(s.at("activation"));
-  layer.radial_mlp = mlp(name + ".radial_mlp", s.at("layers"), network_.radial.basis.size());
+void Builder::build_radial_mlp(Layer& layer, const Spec& spec, const std::string& name, const PathChannels& path_channels) {
+  layer.radial_activation = activation_of(spec, "activation");
+  layer.radial_mlp = mlp(name + ".radial_mlp", spec.integer("layers", 1, 100), network_.radial.basis.size(), spec.flag("layer_norm"));
+  spec.check_all_used();
   const MlpLayer last = std::move(layer.radial_mlp.back());
   layer.radial_mlp.pop_back();
   layer.radial_constant = !last.bias.empty();
@@ -152,7 +162,7 @@ void Builder::build_tables(Layer& layer, bool first) {
   }
 }
 
-void Builder::assemble_tables(Layer& layer, const json& spec, const std::string& name, const PathChannels& path_channels) {
+void Builder::assemble_tables(Layer& layer, int mlp_layers, const std::string& name, const PathChannels& path_channels) {
   if (!options_.knots) build_tables(layer, false);
   layer.table.functions = layer.radial_matrix.out;
   layer.density_table.functions = padded(1);
@@ -170,8 +180,7 @@ void Builder::assemble_tables(Layer& layer, const json& spec, const std::string&
     return t ? static_cast<std::ptrdiff_t>(assembly_->offset(*t)) : std::ptrdiff_t(-1);
   };
   std::vector<MlpTensors> mlp;
-  const int count = spec.at("radial_mlp").at("layers");
-  for (int n = 0; n < count; ++n) {
+  for (int n = 0; n < mlp_layers; ++n) {
     const std::string at = name + ".radial_mlp." + std::to_string(n);
     const int in = mlp.empty() ? network_.radial.basis.size() : mlp.back().out, out = static_cast<int>(weights_.get(at).shape[1]);
     mlp.push_back({in, out, offset(at), offset(at + ".bias"), offset(at + ".norm_weight"), offset(at + ".norm_bias")});

@@ -20,7 +20,12 @@ inline std::string shape_string(const std::vector<std::size_t>& shape) {
 /// Hands out tensors, checks their shapes, and knows which were never asked for.
 class Weights {
  public:
-  explicit Weights(const Tensors& tensors) : tensors_(tensors) {}
+  explicit Weights(const Tensors& tensors) : tensors_(tensors) {
+    for (const auto& [name, tensor] : tensors) count_ += tensor.data.size();
+  }
+
+  /// Numbers in all tensors.
+  std::size_t count() const { return count_; }
 
   const Tensor* find(const std::string& name) {
     const auto it = tensors_.find(name);
@@ -52,6 +57,7 @@ class Weights {
 
  private:
   const Tensors& tensors_;
+  std::size_t count_ = 0;
   std::set<std::string> used_;
 };
 

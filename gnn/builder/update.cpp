@@ -44,9 +44,12 @@ ContractionRows rows_of(const std::map<int, Terms>& inputs, Contraction& contrac
   return result;
 }
 
-/// A layer of scalars alone has no gates.
-Irrep gate_irrep(const json& spec, const Irreps& out_irreps) {
-  return out_irreps.lmax() > 0 ? Irrep::parse(spec.at("gate_irrep").get<std::string>()) : Irrep{};
+/// A layer of scalars alone has no gates, and need not have the keys.
+Irrep gate_irrep(const Spec& spec, const Irreps& out_irreps) {
+  if (out_irreps.lmax() <= 0 && !spec.has("gate_irrep")) return {};
+  const Irrep gate = spec.irrep("gate_irrep");
+  if (gate.l != 0) spec.wrong("gate_irrep", "0e or 0o");
+  return gate;
 }
 
 }  // namespace
@@ -54,13 +57,14 @@ Irrep gate_irrep(const json& spec, const Irreps& out_irreps) {
 void Builder::build_contraction(Layer& layer, int correlation, const std::string& name, const Irreps& message_irreps, const Irreps& out_irreps,
                                 const Channels& out) {
   Contraction& c = layer.contraction;
-  if (correlation < 1 || correlation > 3) fail("correlation " + std::to_string(correlation) + " is not supported (1, 2, 3 are)");
   const int mul = message_irreps[0].mul;
   std::vector<Irrep> in;
   for (const MulIrrep& e : message_irreps) {
     if (e.mul != mul) fail("the message of " + name + " has irreps of different multiplicity, which a contraction cannot take: " + message_irreps.str());
     in.push_back(e.ir);
   }
+  if (message_irreps.kinds().size() != in.size())
+    fail("the message of " + name + " has an irrep twice, which a contraction cannot take: " + message_irreps.str());
   const Channels message = make_channels(message_irreps);
   c.channels = padded(mul);
   for (std::size_t e = 0; e < message_irreps.size(); ++e) {
@@ -75,8 +79,9 @@ void Builder::build_contraction(Layer& layer, int correlation, const std::string
     std::vector<SymmetricCoupling> couplings;
     std::vector<const Tensor*> weights;
     for (int nu = 1; nu <= correlation; ++nu) {
+      // The tensor's shape comes first: counting paths costs nothing, their polynomials may.
+      weights.push_back(&weights_.get_per(name + ".contraction." + ir.str() + "." + std::to_string(nu), all_, symmetric_paths(in, ir, nu), mul));
       couplings.push_back(symmetric_coupling(in, ir, nu));
-      weights.push_back(&weights_.get_per(name + ".contraction." + ir.str() + "." + std::to_string(nu), all_, couplings.back().paths, mul));
     }
     for (int m = 0; m < ir.dim(); ++m) c.components.push_back(component(couplings, weights, m, mul, c.out.find(ir)->row(m), c));
   }
@@ -136,7 +141,7 @@ ContractionComponent Builder::component(const std::vector<SymmetricCoupling>& co
   return component;
 }
 
-Channels Builder::gate_channels(const json& spec, const Irreps& out_irreps, const Irreps& message_irreps, const std::string& name) const {
+Channels Builder::gate_channels(const Spec& spec, const Irreps& out_irreps, const Irreps& message_irreps, const std::string& name) const {
   std::vector<MulIrrep> entries;
   const Irrep gate = gate_irrep(spec, out_irreps);
   for (const MulIrrep& e : out_irreps)
@@ -152,22 +157,23 @@ Channels Builder::gate_channels(const json& spec, const Irreps& out_irreps, cons
   return make_channels(entries);
 }
 
-void Builder::build_gate(Layer& layer, const json& spec, const Channels& message, const Channels& out, const Irreps& out_irreps) {
+void Builder::build_gate(Layer& layer, const Spec& spec, const Channels& message, const Channels& out, const Irreps& out_irreps) {
   Gate& g = layer.gate;
   const Irrep gate = gate_irrep(spec, out_irreps);
-  if (out_irreps.lmax() > 0) {
-    g.activation = activation_of(spec.at("gate_activation"));
-    g.factor = spec.at("gate_factor");
-  }
+  if (out_irreps.lmax() > 0 || spec.has("gate_activation")) g.activation = activation_of(spec, "gate_activation");
+  if (out_irreps.lmax() > 0 || spec.has("gate_factor")) g.factor = spec.number("gate_factor", -1e6, 1e6);
   std::map<std::pair<int, int>, std::size_t> next_in, next_out;  // entry of a block that comes next, by irrep
   const auto at = [](const Channels& c, Irrep ir, std::map<std::pair<int, int>, std::size_t>& next) {
     const FeatureBlock& b = c.block(ir);
     return b.offset + c.entries[&b - c.layout.blocks.data()][next[{ir.l, ir.p}]++];
   };
+  const Spec activation = spec.object("scalar_activation"), factor = spec.object("scalar_factor");
   for (const MulIrrep& e : out_irreps)
     if (e.ir.l == 0)
-      g.scalars.push_back({at(message, e.ir, next_in), at(out, e.ir, next_out), padded(e.mul), activation_of(spec.at("scalar_activation").at(e.ir.str())),
-                           spec.at("scalar_factor").at(e.ir.str())});
+      g.scalars.push_back(
+          {at(message, e.ir, next_in), at(out, e.ir, next_out), padded(e.mul), activation_of(activation, e.ir.str()), factor.number(e.ir.str(), -1e6, 1e6)});
+  activation.check_all_used();
+  factor.check_all_used();
   for (const MulIrrep& e : out_irreps)
     if (e.ir.l > 0) g.gated.push_back({at(message, gate, next_in), 0, 0, e.ir.dim(), padded(e.mul)});
   std::size_t n = 0;

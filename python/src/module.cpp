@@ -11,6 +11,7 @@
 
 #include "adatom/potential.hpp"
 #include "adatom/uncertainty.hpp"
+#include "datasets/frame.hpp"
 
 namespace py = pybind11;
 
@@ -125,6 +126,30 @@ std::unique_ptr<LockedPotential> load(const std::filesystem::path& file, const a
     return std::make_unique<LockedPotential>(adatom::Potential::load(file, options));
   } catch (const std::runtime_error& error) {
     throw ModelError(error.what());
+  }
+}
+
+/// Messages quote files, whose bytes need not be UTF-8; Python would raise UnicodeDecodeError instead of the error.
+template <class Error>
+[[noreturn]] void throw_clean(const Error& error) {
+  const std::string text = error.what();
+  const auto decoded = py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(text.data(), static_cast<py::ssize_t>(text.size()), "backslashreplace"));
+  const auto clean = decoded.cast<std::string>();
+  if (clean == text) throw;
+  throw Error(clean);
+}
+
+void clean_message(std::exception_ptr pointer) {
+  try {
+    std::rethrow_exception(std::move(pointer));
+  } catch (const adatom::datasets::DataError& error) {
+    throw_clean(error);
+  } catch (const ModelError& error) {
+    throw_clean(error);
+  } catch (const std::invalid_argument& error) {
+    throw_clean(error);
+  } catch (const std::runtime_error& error) {
+    throw_clean<std::runtime_error>(error);
   }
 }
 
@@ -255,4 +280,5 @@ PYBIND11_MODULE(_core, m) {
       "network_hash", [](const std::filesystem::path& file) { return adatom::network_hash(file); }, py::arg("file"));
 
   bind_datasets(m);
+  py::register_exception_translator(clean_message);  // the last to be registered is the first to be asked
 }

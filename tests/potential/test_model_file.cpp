@@ -76,7 +76,8 @@ TEST_CASE("model file: layout of the bytes") {
   CHECK(n % 8 == 0);
   const auto header = nlohmann::json::parse(bytes.substr(8, n));
   CHECK(header["__metadata__"]["format"] == "adatom");
-  CHECK(header["__metadata__"]["format_version"] == "1");
+  CHECK(header["__metadata__"]["format_version"] == "3");
+  CHECK(header["__metadata__"]["sha256"].get<std::string>().size() == 64);
   const auto document = nlohmann::json::parse(header["__metadata__"]["adatom"].get<std::string>());
   CHECK(document["architecture"]["r_max"] == 5.0);
   CHECK(document["units"] == nlohmann::json{{"energy", "eV"}, {"length", "angstrom"}});
@@ -125,6 +126,8 @@ TEST_CASE("model file: what is not written") {
   SECTION("architecture") { model.architecture = "{", message = "architecture is no JSON object"; }
   SECTION("provenance") { model.provenance = "[1]", message = "provenance is no JSON object: '[1]'"; }
   SECTION("text that is not UTF-8") { model.heads[0] = "\xff", message = "UTF-8"; }
+  SECTION("uncertainty") { model.uncertainty = R"({"network": "a", "head": "pbe"})", message = "lacks 'energy_noise'"; }
+  SECTION("nesting") { model.provenance = R"({"a":)" + std::string(600, '[') + std::string(600, ']') + "}", message = "nested more than 500 levels"; }
   SECTION("name") { model.tensors["__metadata__"] = {{}, {1}}, message = "cannot be the name of a tensor"; }
   CHECK_THROWS_AS(write_model(folder / "m", model), std::invalid_argument);
   CHECK_THROWS_WITH(write_model(folder / "m", model), Contains("cannot be written") && Contains(message));

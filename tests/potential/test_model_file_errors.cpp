@@ -2,8 +2,10 @@
 #include <catch2/catch.hpp>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "pair_model.hpp"
+#include "potential/sha256.hpp"
 
 using namespace adatom;
 using namespace adatom::test;
@@ -33,8 +35,23 @@ struct Parts {
     std::memcpy(bytes.data(), &n, 8);
     return bytes + header + data;
   }
-  std::string bytes() {
-    header["__metadata__"]["adatom"] = document.dump();
+  /// With the hash that belongs to them (docs/model_file.md), unless `hash` says otherwise.
+  std::string bytes(const std::string& hash = "") {
+    const std::string text = document.dump();
+    std::ostringstream lines;
+    lines << "adatom 3\n" << text << "\n";
+    for (const auto& [name, t] : header.items()) {  // in the order of their names
+      if (!t.is_object() || !t.contains("shape") || name == "__metadata__") continue;
+      lines << name << " " << t["dtype"].get<std::string>() << " ";
+      for (std::size_t k = 0; k < t["shape"].size(); ++k) lines << (k ? "," : "") << t["shape"][k];
+      lines << " " << t["data_offsets"][0] << " " << t["data_offsets"][1] << "\n";
+    }
+    const std::string covered = lines.str();
+    Sha256 sha256;
+    sha256.update(covered.data(), covered.size());
+    sha256.update(data.data(), data.size());
+    header["__metadata__"]["adatom"] = text;
+    header["__metadata__"]["sha256"] = hash.empty() ? sha256.hex() : hash;
     return join(header.dump(), data);
   }
 };
@@ -80,7 +97,7 @@ TEST_CASE("model file errors: truncated anywhere") {
   CHECK_THAT(refusal(good + "x"), Contains("1 bytes after the last tensor belong to no tensor"));
 }
 
-TEST_CASE("model file errors: every flipped bit of the tensors, and no crash for those of the header") {
+TEST_CASE("model file errors: every flipped bit of the tensors and of the header") {
   const std::string good = Parts().bytes();
   const std::size_t data = good.size() - Parts().data.size();
   int read = 0;
@@ -88,14 +105,14 @@ TEST_CASE("model file errors: every flipped bit of the tensors, and no crash for
     for (int bit = 0; bit < 8; ++bit) {
       std::string bad = good;
       bad[at] = static_cast<char>(bad[at] ^ 1 << bit);
-      read += refusal(bad).find("the SHA-256 of its tensors is") == std::string::npos;
+      read += refusal(bad).find("the SHA-256 of its contents is") == std::string::npos;
     }
-  CHECK(read == 0);
   for (std::size_t at = 0; at < data; ++at) {
     std::string bad = good;
     bad[at] = static_cast<char>(bad[at] ^ 1 << at % 8);
-    CHECK_NOTHROW(refusal(bad));  // refused with a message, or read if only a text or a number changed
+    read += refusal(bad) == "it was read";
   }
+  CHECK(read == 0);
 }
 
 TEST_CASE("model file errors: other kinds of files") {
@@ -121,18 +138,23 @@ TEST_CASE("model file errors: a header as long as the first bytes of a pickle is
 TEST_CASE("model file errors: header and metadata") {
   Parts parts;
   CHECK_THAT(refusal(Parts::join("{\"a\":", "")), Contains("its header is not valid JSON") && damaged);
-  CHECK_THAT(refusal(Parts::join("{\"a\":1,\"a\":2}", "")), Contains("has the key 'a' twice"));
+  CHECK_THAT(refusal(Parts::join("{\"a\":1,\"a\":2}", "")), Contains("has the key \"a\" twice"));
+  for (const char* bracket : {"[", "{\"a\":"}) {
+    std::string deep;
+    for (int k = 0; k < 200000; ++k) deep += bracket;
+    CHECK_THAT(refusal(Parts::join("{\"a\":" + deep, "")), Contains("its JSON is nested more than 500 levels deep"));
+  }
   CHECK_THAT(refusal(Parts::join("{}", "")), Contains("safetensors file of another program") && Contains("`adatom import`"));
 
   auto& metadata = parts.header["__metadata__"];
   std::vector<std::string> messages;
   SECTION("another program") { metadata["format"] = "pt", messages = {"of another program (its metadata has format = 'pt'"}; }
   SECTION("metadata of another type") { metadata["format"] = 3, messages = {"of another program"}; }
-  SECTION("newer") { metadata["format_version"] = "3", messages = {"format_version is 3, this Adatom reads up to 2", "update Adatom"}; }
+  SECTION("newer") { metadata["format_version"] = "4", messages = {"format_version is 4, this Adatom reads up to 3", "update Adatom"}; }
   SECTION("no version") { metadata.erase("format_version"), messages = {"format_version is ''"}; }
   SECTION("version") { metadata["format_version"] = "1.0", messages = {"format_version is '1.0', expected a number"}; }
   SECTION("version zero") { metadata["format_version"] = "0", messages = {"format_version is '0'"}; }
-  for (const char* key : {"architecture", "elements", "cutoff", "units", "heads", "provenance", "sha256"}) SECTION(std::string("lacks ") + key) {
+  for (const char* key : {"architecture", "elements", "cutoff", "units", "heads", "provenance"}) SECTION(std::string("lacks ") + key) {
       parts.document.erase(key), messages = {"its metadata lacks '" + std::string(key) + "'"};
     }
   SECTION("unknown key") { parts.document["colour"] = 1, messages = {"unknown key 'colour'"}; }
@@ -141,12 +163,20 @@ TEST_CASE("model file errors: header and metadata") {
   SECTION("units") { parts.document["units"]["energy"] = "Ry", messages = {"its units are", "Ry", "expected {\"energy\": \"eV\""}; }
   SECTION("elements") { parts.document["elements"] = {1.5}, messages = {"its elements are [1.5]"}; }
   SECTION("element") { parts.document["elements"] = {0}, messages = {"atomic number 0"}; }
-  SECTION("cutoff") { parts.document["cutoff"] = "5", messages = {"value of the wrong type"}; }
+  SECTION("element beyond int") { parts.document["elements"] = {1, (1ll << 32) + 29}, messages = {"atomic number 4294967325, expected 1 to 118"}; }
+  SECTION("element far below 0") { parts.document["elements"] = {1 - (1ll << 32)}, messages = {"atomic number -4294967295"}; }
+  SECTION("cutoff") { parts.document["cutoff"] = "5", messages = {"its cutoff is \"5\", expected a positive number"}; }
+  SECTION("cutoff true") { parts.document["cutoff"] = true, messages = {"its cutoff is true"}; }
+  SECTION("names of heads") { parts.document["heads"] = {"a", 1}, messages = {"its heads are [\"a\",1], expected a list of names"}; }
+  SECTION("more metadata") { metadata["colour"] = "red", messages = {"its metadata has the unknown key 'colour'"}; }
+  SECTION("a long value") { parts.document["units"] = std::string(100000, 'x'), messages = {"xxx..., expected"}; }
   SECTION("negative cutoff") { parts.document["cutoff"] = -5, messages = {"cutoff is -5.0"}; }
   SECTION("heads") { parts.document["heads"] = Json::array(), messages = {"heads is empty"}; }
-  SECTION("hash") { parts.document["sha256"] = "abc", messages = {"SHA-256 of its tensors is", "expected abc"}; }
-  const std::string message = refusal(parts.bytes());
+  std::string hash;
+  SECTION("hash") { hash = "abc", messages = {"SHA-256 of its contents is", "expected abc"}; }
+  const std::string message = refusal(parts.bytes(hash));
   CHECK_FALSE(message == "it was read");
+  CHECK(message.size() < 600);
   for (const auto& expected : messages) CHECK_THAT(message, Contains(expected));
 }
 
@@ -167,4 +197,38 @@ TEST_CASE("model file errors: tensors") {
   SECTION("no tensor") { tensor = 7, message = "tensor 'strength' is described by 7"; }
   SECTION("removed") { parts.header.erase("strength"), message = "24 bytes after the last tensor belong to no tensor"; }
   CHECK_THAT(refusal(parts.bytes()), Contains(message));
+}
+
+TEST_CASE("model file errors: the description of uncertainty") {
+  Parts parts;
+  Json& description = parts.document["uncertainty"];
+  description = {{"network", "ab"}, {"head", "pbe"}, {"energy_noise", 0.1}, {"members", 3}, {"levels", {0.5, 0.9}}, {"fitted", {{"train", 7}}}};
+  CHECK(refusal(parts.bytes()) == "it was read");
+  std::string message;
+  SECTION("no object") { description = {1, 2}, message = "'uncertainty' of its metadata is no JSON object"; }
+  SECTION("unknown key") { description["colour"] = 1, message = "its description of uncertainty has the unknown key 'colour'"; }
+  SECTION("lacks") { description.erase("head"), message = "its description of uncertainty lacks 'head'"; }
+  SECTION("text") { description["network"] = 7, message = "'network' of its description of uncertainty is 7, expected a text"; }
+  SECTION("number") { description["energy_noise"] = "0.1", message = "'energy_noise' of its description of uncertainty is \"0.1\", expected a number from 0"; }
+  SECTION("negative") { description["energy_noise"] = -1, message = "is -1, expected a number from 0"; }
+  SECTION("count") { description["members"] = 2.5, message = "'members' of its description of uncertainty is 2.5, expected a whole number"; }
+  SECTION("list") { description["levels"] = {0.5, "a"}, message = "'levels' of its description of uncertainty is [0.5,\"a\"], expected a list of numbers"; }
+  SECTION("object") { description["fitted"] = 1, message = "'fitted' of its description of uncertainty is 1, expected an object"; }
+  CHECK_THAT(refusal(parts.bytes()), Contains(message));
+}
+
+TEST_CASE("model file errors: a header that was edited") {
+  Parts parts;
+  CHECK(refusal(parts.bytes()) == "it was read");
+  const std::string hash = parts.header["__metadata__"]["sha256"];
+  SECTION("cutoff") { parts.document["cutoff"] = 4.5; }
+  SECTION("elements") { std::swap(parts.document["elements"][0], parts.document["elements"][1]); }
+  SECTION("provenance") { parts.document["provenance"]["licence"] = "none"; }
+  SECTION("a name") { parts.header["strengths"] = parts.header["strength"], parts.header.erase("strength"); }
+  SECTION("a shape") { parts.header["strength"]["shape"] = {1, 3}; }
+  SECTION("places of tensors") {
+    parts.header["strength"]["data_offsets"] = {0, 24};
+    parts.header["atomic_energies"]["data_offsets"] = {24, 72};
+  }
+  CHECK_THAT(refusal(parts.bytes(hash)), Contains("the SHA-256 of its contents is") && damaged);
 }

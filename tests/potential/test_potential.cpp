@@ -326,6 +326,45 @@ TEST_CASE("potential errors: structures, after which it still works") {
   check_same(potential.evaluate(good, everything), expected);
 }
 
+TEST_CASE("potential errors: results that are not finite") {
+  ModelFile model = pair_model();
+  model.tensors["strength"] = {{3}, {1e200, 1e200, 0.0}};  // O and H; of C there is no more than an energy
+  LoadOptions options;
+  options.head = "pbe", options.precision = Precision::float64;
+  Potential potential = load(options, model);
+  const Structure good{{}, {}, {6, 6}, {{0, 0, 0}, {0, 3, 0}}}, far{{}, {}, {6, 8, 1}, {{0, 0, 0}, {0, 3, 0}, {0, 6, 0}}},
+      near{{}, {}, {6, 8, 1}, {{0, 0, 0}, {0, 3, 0}, {0, 3, 0.05}}};
+  CHECK_THROWS_AS(potential.evaluate(far), NotFinite);
+  CHECK_THROWS_WITH(potential.evaluate(far),
+                    "the energy of atom 1 (counted from 0) is not finite: no two atoms are closer than 3 angstrom, so the model's weights are "
+                    "too large for its precision (float64 holds more), or its file is damaged");
+  CHECK_THROWS_WITH(potential.evaluate(near),
+                    "the energy of atom 1 (counted from 0) is not finite: atom 1 (counted from 0) and atom 2 (counted from 0) are 0.05 "
+                    "angstrom apart; move one of them");
+  CHECK_THROWS_WITH(
+      potential.evaluate(std::vector<Structure>{good, good, near}),
+      Contains("the energy of atom 1 of structure 2 of the batch (counted from 0) is not finite: atom 1 of structure 2 of the batch (counted from 0) and "
+               "atom 2 of structure 2"));
+  CHECK_THROWS_WITH(potential.hessian_vector(far, std::vector<Vector3>(3, {1, 0, 0})), Contains("is not finite"));
+
+  // A graph for which only a sum is asked.
+  NeighborList list(5.0);
+  list.update(near);
+  const int species[] = {2, 0, 1};
+  Graph graph;
+  graph.n_receivers = graph.n_nodes = 3;
+  graph.species = species, graph.first_edge = list.first_edge().data(), graph.sender = list.sender().data(), graph.positions = list.positions().front().data();
+  GraphResult result;
+  try {
+    potential.evaluate(graph, result);
+    FAIL("it was evaluated");
+  } catch (const NotFinite& error) {
+    CHECK(error.atom() == -1);
+    CHECK(error.text([](int node) { return "#" + std::to_string(node); }) == "the energy is not finite: #1 and #2 are 0.05 angstrom apart; move one of them");
+  }
+  CHECK(potential.evaluate(good).energy == -10.0);
+}
+
 TEST_CASE("potential errors: arguments") {
   Potential potential = load();
   const Structure s = random_structure(3, 4.5, {true, true, true}, 81, 0.6);

@@ -2,7 +2,10 @@
 #pragma once
 #include <array>
 #include <filesystem>
+#include <functional>
+#include <limits>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -83,6 +86,27 @@ struct Counters {
   double flops_per_step = 0.0;      ///< floating-point operations of the last evaluation (multiply-add = 2), counted from loop bounds
   std::size_t workspace_bytes = 0;  ///< memory that evaluation holds now: features, tiles, scratch, results; on a device, of the device
   long launches_per_step = 0;       ///< kernels of the last evaluation; 0 on a CPU
+};
+
+/// The two nodes of a graph that are nearest to each other.
+struct ShortestEdge {
+  double length = std::numeric_limits<double>::infinity();  ///< angstrom
+  int receiver = -1, sender = -1;                           ///< nodes; -1: there is no edge
+};
+
+/// An evaluation gave a number that is not finite. The message says which, of which atom, and why if that can be told.
+class ADATOM_EXPORT NotFinite : public std::runtime_error {
+ public:
+  /// `atom`: a node of the graph, -1 for a sum over all.
+  NotFinite(std::string quantity, int atom, const ShortestEdge& shortest);
+  const char* what() const noexcept override { return what_.c_str(); }       ///< atoms by the number of their node
+  std::string text(const std::function<std::string(int node)>& name) const;  ///< the same with names for the atoms
+  int atom() const { return atom_; }
+
+ private:
+  std::string quantity_, what_;
+  int atom_;
+  ShortestEdge shortest_;
 };
 
 /// A potential, ready to evaluate. Movable, not copyable. One instance serves one thread at a time; evaluation itself is parallel.

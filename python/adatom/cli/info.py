@@ -15,7 +15,7 @@ def info(model: common.ModelFile, as_json: common.Json = False) -> None:
     from adatom import Potential
 
     first = _document(model)
-    potential = Potential.load(model, head=first["heads"][0])
+    potential = Potential.load(model, head=first["head"])
     with safe_open(model, framework="numpy") as tensors:
         shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys() if not name.startswith("uncertainty.")]
     document = {
@@ -91,15 +91,17 @@ def _training_rows(training) -> list[tuple[str, str]]:
 
 
 def _document(model) -> dict:
-    """The JSON document of the file's header. Errors about the file are the engine's own, from Potential.load."""
+    """The first head and the hash in the file's header. Errors about the file are the engine's own, from Potential.load."""
     from safetensors import SafetensorError, safe_open
 
     from adatom import Potential
 
     try:
         with safe_open(model, framework="numpy") as file:
-            return json.loads((file.metadata() or {})["adatom"])
-    except (SafetensorError, KeyError, ValueError, OSError):
+            metadata = file.metadata() or {}
+            document = json.loads(metadata["adatom"])
+            return {"head": document["heads"][0], "sha256": metadata.get("sha256") or document["sha256"]}
+    except (SafetensorError, LookupError, TypeError, ValueError, OSError, RecursionError):
         Potential.load(model)
         raise
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "3"  # the one that is written
 
 
 class UnsupportedModel(ValueError):
@@ -23,8 +23,8 @@ def file_sha256(path):
 def write_model(path, tensors, document):
     """Writes a model file.
 
-    `tensors` maps names to float64 or float32 arrays, `document` is the JSON document of docs/model_file.md without `sha256`, which is added here.
-    Returns the document as written. Raises ValueError for an array of another type or with values that are not finite.
+    `tensors` maps names to float64 or float32 arrays, `document` is the JSON document of docs/model_file.md.
+    Returns the document with the file's `sha256`. Raises ValueError for an array of another type or with values that are not finite.
     """
     from safetensors.numpy import save
 
@@ -34,35 +34,55 @@ def write_model(path, tensors, document):
         if not np.isfinite(value).all():
             raise ValueError(f"tensor {name} has values that are not finite: the source model is damaged or its training diverged")
     tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    plain = save(tensors)  # the tensors' bytes do not depend on the metadata, so they can be hashed before the header is final
-    data = plain[8 + int.from_bytes(plain[:8], "little"):]
-    document = dict(document, sha256=hashlib.sha256(data).hexdigest())
-    metadata = {"format": "adatom", "format_version": FORMAT_VERSION, "adatom": json.dumps(document)}
+    text = json.dumps({key: value for key, value in document.items() if key != "sha256"})
+    header, data = _split(save(tensors))  # the tensors' places do not depend on the metadata, so they can be hashed before the header is final
+    metadata = {"format": "adatom", "format_version": FORMAT_VERSION, "adatom": text, "sha256": _hash(FORMAT_VERSION, text, header, data)}
     final = save(tensors, metadata)
-    if final[8 + int.from_bytes(final[:8], "little"):] != data:
+    if _split(final) != ({**header, "__metadata__": metadata}, data):
         raise RuntimeError("safetensors laid the tensors out differently with metadata: the hash in the file would be wrong")
     Path(path).write_bytes(final)
-    return document
+    return {**document, "sha256": metadata["sha256"]}
+
+
+def _split(raw):
+    """The header of a safetensors file, and the bytes after it."""
+    length = int.from_bytes(raw[:8], "little")
+    return json.loads(raw[8:8 + length]), raw[8 + length:]
+
+
+def _hash(version, text, header, data):
+    """What `sha256` of a file has to be: docs/model_file.md. `text`: the document."""
+    digest = hashlib.sha256()
+    if int(version) >= 3:
+        lines = [f"adatom {version}", text]
+        for name, t in sorted(header.items(), key=lambda item: item[0].encode()):
+            if name != "__metadata__":
+                lines.append(f"{name} {t['dtype']} {','.join(map(str, t['shape']))} {t['data_offsets'][0]} {t['data_offsets'][1]}")
+        digest.update("".join(line + "\n" for line in lines).encode())
+    digest.update(data)
+    return digest.hexdigest()
 
 
 def read_model(path):
-    """Reads a model file: (tensors, document). Raises ValueError if it is not one, or if its tensors do not have the hash that it states."""
+    """Reads a model file of any version: (tensors, document), the document with `sha256`. Raises ValueError if it is not one, or if it does not have the
+    hash that it states."""
     from safetensors.numpy import load
 
     raw = Path(path).read_bytes()
-    length = int.from_bytes(raw[:8], "little")
     try:
-        metadata = json.loads(raw[8:8 + length])["__metadata__"]
+        header, data = _split(raw)
+        metadata = header["__metadata__"]
         document = json.loads(metadata["adatom"])
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a model file of this package: its header has no metadata `adatom`") from error
-    if metadata.get("format") != "adatom" or metadata.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"{path} has format {metadata.get('format')!r} version {metadata.get('format_version')!r}: expected 'adatom' version "
-                         f"{FORMAT_VERSION!r}")
-    digest = hashlib.sha256(raw[8 + length:]).hexdigest()
-    if digest != document["sha256"]:
-        raise ValueError(f"{path} is damaged: its tensors hash to {digest}, its header says {document['sha256']}")
-    return load(raw), document
+    version = metadata.get("format_version")
+    if metadata.get("format") != "adatom" or version not in ("1", "2", "3"):
+        raise ValueError(f"{path} has format {metadata.get('format')!r} version {version!r}: expected 'adatom' version '1' to {FORMAT_VERSION!r}")
+    stated = (metadata if int(version) >= 3 else document).get("sha256")
+    digest = _hash(version, metadata["adatom"], header, data)
+    if digest != stated:
+        raise ValueError(f"{path} is damaged: it hashes to {digest}, its header says {stated}")
+    return load(raw), {**document, "sha256": stated}
 
 
 # Position of the axes Z and H, by name of tensor; a negative number counts from the end.
