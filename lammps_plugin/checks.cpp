@@ -15,6 +15,7 @@
 #include <comm.h>
 #include <compute.h>
 #include <error.h>
+#include <fix.h>
 #include <force.h>
 #include <group.h>
 #include <modify.h>
@@ -79,6 +80,15 @@ void PairAdatom::check_list() {
                                         neighbor->ex1_type[k], neighbor->ex2_type[k], pair));
     }
   const int mask = left_out_mask();
+  for (int k = 0; k < group->ngroup; ++k) {
+    const std::string name = group->names[k] ? group->names[k] : "", part = "exclusion_group:";  // as FixGCMC:gcmc_exclusion_group:ID
+    const auto at = name.rfind(part);
+    if (at == std::string::npos || group->bitmask[k] & mask) continue;
+    if (const Fix* fix = modify->get_fix_by_id(name.substr(at + part.size())))
+      error->all(FLERR, fmt::format("'neigh_modify exclude none' has removed the exclusion by which fix {} ({}) takes atoms out for its trials: unfix it and "
+                                    "define it anew",
+                                    fix->id, fix->style));
+  }
   bigint mine = 0, left_out = 0;
   for (int i = 0; i < atom->nlocal; ++i) mine += numbers_[atom->type[i]] && atom->mask[i] & mask;
   MPI_Allreduce(&mine, &left_out, 1, MPI_LMP_BIGINT, MPI_SUM, world);

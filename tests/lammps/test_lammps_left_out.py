@@ -64,6 +64,20 @@ def test_gas_of_a_given_chemical_potential(lmp, reference, ranks, steps, runs):
 
 
 @RANKS
+@pytest.mark.parametrize("style", ["gcmc", "widom", "charge/regulation"])
+def test_an_exclusion_that_was_removed(lmp, style, ranks):
+    """The fix does not make it again, and its trials would change nothing."""
+    fix = {"gcmc": "1 20 0 1 {} 3000 -3 0.5 full_energy", "widom": "1 20 1 {} 3000 full_energy",
+           "charge/regulation": "2 1 nevery 1 nmc 5 lunit_nm 0.1 temp 3000 seed {}"}[style]  # another seed each time: another place of insertion
+    commands = f"units metal\natom_style charge\nregion box block 0 20 0 20 0 20\ncreate_box 2 box\ncreate_atoms 1 single 3 3 3\ncreate_atoms 2 single 8 8 8\n" \
+               f"mass * 16\nset type 1 charge -1\nset type 2 charge 1\npair_style adatom\npair_coeff * * {lmp.model} O C\nfix mc all {style} {fix.format(1)}\nrun 1\n"
+    assert f"by which fix mc ({style}) takes atoms out for its trials" in lmp.fails(commands + "neigh_modify exclude none\nrun 1", ranks)
+    again = f"unfix mc\nneigh_modify exclude none\nrun 1\nfix mc all {style} {fix.format(2)}\nrun 1\nwrite_restart state.restart\nunfix mc\nrun 1\n"
+    lmp.run_script(commands + again, ranks)
+    lmp.run_script("read_restart state.restart\nrun 1\n" + f"fix mc all {style} {fix.format(3)}\nrun 1", ranks)
+
+
+@RANKS
 def test_a_gas_may_vanish(lmp, ranks):
     script = gas.commands(lmp.model, "Cu", -2.9 - 10.0, 24.0, 6.0, 10)
     run = lmp.run_script(script, ranks)
