@@ -62,6 +62,23 @@ class TestDuringTheRun:
 
 
 @pytest.mark.parametrize("x, y", [(7.0, 3.6), (50.0, 10.8)])
+@pytest.mark.parametrize("ranks, processors", [(1, "1 1 1"), *RANKS])
+def test_energy_that_is_not_a_number(lmp, rod, tmp_path, ranks, processors, x, y):
+    """The product of two large features is too large for single precision: at one atom of carbon, and what is around it."""
+    import tiny_model
+
+    model = tiny_model.write(tmp_path / "huge.safetensors", carbon=1e25)
+    atoms = rod.copy()
+    atom = near(atoms, x, y)
+    atoms.numbers[atom] = 6
+    pair = f"pair_style adatom precision float\npair_coeff * * {model} Cu O C"
+    output = lmp.fails(lmp.script(atoms, "run 0", pair=pair, before=f"processors {processors}"), ranks, timeout=60.0)
+    named = re.search(r"pair style adatom: the \w+ of atom (\d+) is not finite: ", output)
+    assert named, output[-2000:]
+    assert atoms.get_distance(atom, int(named[1]) - 1, mic=True) < 8.1
+
+
+@pytest.mark.parametrize("x, y", [(7.0, 3.6), (50.0, 10.8)])
 @pytest.mark.parametrize("ranks, processors", RANKS)
 def test_two_atoms_on_one_spot_from_the_start(lmp, rod, ranks, processors, x, y):
     atoms = rod.copy()

@@ -86,9 +86,10 @@ def _tensors(seed: int) -> dict[str, np.ndarray]:
     return tensors
 
 
-def write(path: Path, seed: int = 1) -> Path:
-    """Writes the model and returns its path. The same seed gives the same file."""
+def write(path: Path, seed: int = 1, carbon: float = 1.0) -> Path:
+    """Writes the model and returns its path. The same seed gives the same file. `carbon`: a factor of that element's embedding."""
     tensors = {name: np.ascontiguousarray(tensor, dtype="<f8") for name, tensor in sorted(_tensors(seed).items())}
+    tensors["embedding"][0] *= carbon
     header, data = {}, b""
     for name, tensor in tensors.items():
         header[name] = {"dtype": "F64", "shape": list(tensor.shape), "data_offsets": [len(data), len(data) + tensor.nbytes]}
