@@ -234,7 +234,8 @@ class Potential:
         little keep its neighbour list. Without forces, stress and stresses only the (cheaper) energy is computed. `uncertainty` needs a model with
         detectors (`adatom calibrate`).
 
-        Raises ValueError, naming what is wrong, for elements that the model lacks, positions that are not finite, and overlapping atoms.
+        Raises ValueError, naming what is wrong, for elements that the model lacks, positions that are not finite, and overlapping atoms; RuntimeError,
+        naming the atom, for results that are not finite.
         """
         request = _core.Request(energies=energies, forces=forces, virial=stress, virials=stresses, features=features, uncertainty=uncertainty)
         if _is_structure(atoms):

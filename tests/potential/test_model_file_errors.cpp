@@ -184,7 +184,7 @@ TEST_CASE("model file errors: tensors") {
   Parts parts;
   auto& tensor = parts.header["strength"];  // the last 24 of 72 bytes
   std::string message;
-  SECTION("type") { tensor["dtype"] = "BF16", message = "tensor 'strength' has dtype BF16, expected F32 or F64"; }
+  SECTION("type") { tensor["dtype"] = "BF16", message = "tensor 'strength' has dtype \"BF16\", expected F32 or F64"; }
   SECTION("beyond the end") { tensor["data_offsets"] = {56, 80}, message = "8 bytes before tensor 'strength' belong to no tensor"; }
   SECTION("far beyond the end") { tensor["shape"] = {300}, tensor["data_offsets"] = {48, 2448}, message = "ends 2376 bytes beyond the end of the file"; }
   SECTION("overlap") { tensor["data_offsets"] = {40, 64}, message = "tensors 'atomic_energies' and 'strength' overlap"; }
