@@ -27,5 +27,6 @@ TEST_CASE("elements: errors") {
   CHECK_THROWS_WITH(element_symbol(0), "atomic number 0 is no element: expected 1 to 118");
   CHECK_THROWS_WITH(element_symbol(119), Catch::Contains("119"));
   CHECK_THROWS_WITH(atomic_number("FE"), Catch::Contains("'FE' is no chemical symbol"));
+  CHECK_THROWS_WITH(atomic_number("D"), Catch::Contains("isotope of hydrogen: write H"));
   CHECK_THROWS_AS(atomic_number(""), std::invalid_argument);
 }
