@@ -77,12 +77,18 @@ class Checker {
       else
         add(some, code,
             frames(list.size()) + " without " + (what == "energy" ? "an " : "a ") + what + " label, where " + std::to_string(with) +
-                " have one; the first: " + text(list.front(), report_),
+                " have one; the first: " + text(list.front(), report_) + (what == "energy" ? isolated_atoms_without() : ""),
             "label them or leave them out", list);
     };
     missing(report_.without_energy, energies, "missing-energy", "energy", Severity::error);
     missing(report_.without_forces, forces, "missing-forces", "force", Severity::error);
     missing(report_.without_stress, stresses, "missing-stress", "stress", Severity::warning);
+  }
+
+  std::string isolated_atoms_without() const {
+    const auto n = report_.isolated_without_energy;
+    return n == 0 ? "" : "; " + frames(static_cast<std::size_t>(n)) + " of them " + (n == 1 ? "is an isolated atom" : "are isolated atoms") +
+                             ", which give no atomic energies then: has their energy another key?";
   }
 
   void check_duplicates() {

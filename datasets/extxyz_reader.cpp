@@ -35,6 +35,12 @@ std::string list(const std::map<std::string, std::int64_t>& names) {
   return text.empty() ? "none" : text;
 }
 
+/// Of 6 or 9 numbers; the symmetric part of the latter.
+Voigt to_voigt(const std::vector<double>& m) {
+  if (m.size() == 6) return {m[0], m[1], m[2], m[3], m[4], m[5]};
+  return {m[0], m[4], m[8], 0.5 * (m[5] + m[7]), 0.5 * (m[2] + m[6]), 0.5 * (m[1] + m[3])};
+}
+
 /// The default name and what else is common for the same label.
 struct Alias {
   std::string_view name, other;
@@ -45,12 +51,23 @@ constexpr Alias aliases[] = {{"forces", "force"}, {"virial", "virials"}, {"charg
 
 ExtxyzReader::ExtxyzReader(const std::filesystem::path& file, const LabelKeys& keys) : file_(file), keys_(keys), lines_(file) {}
 
-std::string ExtxyzReader::where() const { return file_.string() + ": frame " + std::to_string(index_) + " (line " + std::to_string(first_line_) + ")"; }
+ExtxyzReader::ExtxyzReader(const std::filesystem::path& file, const LabelKeys& keys, ByteSource text, bool has_lines)
+    : file_(file), keys_(keys), lines_(file, std::move(text)), has_lines_(has_lines) {}
+
+std::string ExtxyzReader::line_text(const std::string& before, std::int64_t line, const std::string& after) const {
+  return has_lines_ ? before + "line " + std::to_string(line) + after : "";
+}
+
+std::string ExtxyzReader::where() const { return file_.string() + ": frame " + std::to_string(index_) + line_text(" (", first_line_, ")"); }
 
 void ExtxyzReader::fail(const std::string& what) const {
-  throw DataError(file_.string() + ": frame " + std::to_string(index_) + " (counted from 0), line " +
-                  std::to_string(error_line_ ? error_line_ : lines_.number()) + ": " + what);
+  throw DataError(file_.string() + ": frame " + std::to_string(index_) + " (counted from 0)" + line_text(", ", error_line_ ? error_line_ : lines_.number(), "") +
+                  ": " + what);
 }
+
+std::vector<ReadingNote> ExtxyzReader::notes() const { return label_notes_.notes(index_ + 1, {&entries_, &columns_}, keys_); }
+
+std::string ExtxyzReader::contents() const { return "Its comment lines have the entries " + list(entries_) + "; its columns are " + list(columns_); }
 
 bool ExtxyzReader::next(Frame& frame) {
   std::string_view line;
@@ -70,7 +87,7 @@ bool ExtxyzReader::next(Frame& frame) {
   if (n < 1 || n > most_atoms) fail("a frame of " + std::to_string(n) + " atoms, expected 1 to " + std::to_string(most_atoms));
   if (!lines_.next(line)) fail("the file ends where the comment line of this frame was expected: it is truncated");
   try {
-    parse_key_values(line, pairs_);
+    parse_key_values(to_utf8(line), pairs_);
   } catch (const std::invalid_argument& error) {
     fail(error.what());
   }
@@ -82,6 +99,8 @@ bool ExtxyzReader::next(Frame& frame) {
   error_line_ = first_line_ + 1;  // what follows judges the comment line, now that cell vectors after the atoms are known too
   check_periodicity(frame.structure);
   read_stress(frame);
+  read_charge(frame);
+  compare_energies(frame);
   error_line_ = 0;
   for (const KeyValue& pair : pairs_)
     if (!pair.bare) count(entries_, pair.key);
@@ -89,8 +108,7 @@ bool ExtxyzReader::next(Frame& frame) {
   return true;
 }
 
-const KeyValue* ExtxyzReader::find(const std::string& key) const {
-  if (key.empty()) return nullptr;
+const KeyValue* ExtxyzReader::find_exactly(const std::string& key) const {
   const KeyValue* found = nullptr;
   for (const KeyValue& pair : pairs_) {
     if (pair.bare || pair.key != key) continue;
@@ -98,7 +116,12 @@ const KeyValue* ExtxyzReader::find(const std::string& key) const {
       fail("the key " + in_quotes(key) + " stands twice, as " + in_quotes(found->value) + " and " + in_quotes(pair.value));
     found = &pair;
   }
-  if (found) return found;
+  return found;
+}
+
+const KeyValue* ExtxyzReader::find(const std::string& key) const {
+  if (key.empty()) return nullptr;
+  if (const KeyValue* found = find_exactly(key)) return found;
   for (const auto& [name, other] : aliases)
     if (key == name)
       if (const KeyValue* pair = find(std::string(other))) return pair;
@@ -106,6 +129,28 @@ const KeyValue* ExtxyzReader::find(const std::string& key) const {
     if (key == special)
       for (const KeyValue& pair : pairs_)
         if (!pair.bare && same_ignoring_case(pair.key, key)) return &pair;
+  return nullptr;
+}
+
+/// Whether other names are looked for: nobody named the key.
+bool ExtxyzReader::automatic(Label label, const std::string& key) const { return key == usual_name(label) && !keys_.named.count(usual_name(label)); }
+
+const KeyValue* ExtxyzReader::find_label(Label label, const std::string& key) const {
+  const bool search = automatic(label, key);
+  if (search && label == Label::energy && keys_.free_energy)
+    if (const KeyValue* pair = find("free_energy")) return pair;
+  const KeyValue* pair = find(key);
+  if (pair || !search) return pair;
+  for (const std::string& name : other_names(label))
+    if (const KeyValue* other = find_exactly(name)) return other;
+  return nullptr;
+}
+
+const ExtxyzReader::Column* ExtxyzReader::find_forces() const {
+  const Column* column = find_column(keys_.forces);
+  if (column || !automatic(Label::forces, keys_.forces)) return column;
+  for (const std::string& name : other_names(Label::forces))
+    if (const Column* other = find_column(name)) return other;
   return nullptr;
 }
 
@@ -131,7 +176,11 @@ void ExtxyzReader::read_comment(Frame& frame) {
   frame.structure.pbc = {};
   frame.energy.reset();
   frame.stress.reset();
-  if (const KeyValue* pair = find(keys_.energy)) frame.energy = read_number(*pair);
+  energy_ = find_label(Label::energy, keys_.energy);
+  if (energy_) {
+    frame.energy = read_number(*energy_);
+    label_notes_.read(Label::energy, energy_->key, index_);
+  }
   const auto read_text = [this](const std::string& key, std::string& value) {
     const KeyValue* pair = find(key);
     value = pair ? pair->value : std::string();
@@ -187,7 +236,7 @@ void ExtxyzReader::read_columns() {
   if (!find_column("pos")) fail("Properties=" + in_quotes(properties) + " has no positions: expected pos:R:3");
   if (!find_column("species") && !find_column("Z")) fail("Properties=" + in_quotes(properties) + " has no elements: expected species:S:1 or Z:I:1");
   check(find_column("pos"), 3), check(find_column("species"), 1), check(find_column("Z"), 1);
-  check(find_column(keys_.forces), 3), check(find_column(keys_.charges), 1);
+  check(find_forces(), 3), check(find_column(keys_.charges), 1);
   properties_ = properties;
 }
 
@@ -213,7 +262,14 @@ int ExtxyzReader::element(std::string_view word, bool as_number) const {
 
 void ExtxyzReader::read_atoms(Frame& frame, std::int64_t n) {
   const Column *species = find_column("species"), *number = find_column("Z"), *pos = find_column("pos");
-  const Column *forces = find_column(keys_.forces), *charges = find_column(keys_.charges);
+  const Column *forces = find_forces(), *charges = find_column(keys_.charges);
+  std::vector<const Column*> others;  // further sets of forces
+  if (forces && automatic(Label::forces, keys_.forces))
+    for (const Column& column : table_)
+      if (&column != forces && column.count == 3)
+        for (const std::string& name : other_names(Label::forces))
+          if (column.name == name) others.push_back(&column);
+  std::vector<double> differences(others.size());
   const Column& elements = number ? *number : *species;
   const auto columns = static_cast<std::size_t>(table_.back().first + table_.back().count);
   Structure& s = frame.structure;
@@ -245,8 +301,50 @@ void ExtxyzReader::read_atoms(Frame& frame, std::int64_t n) {
     s.numbers.push_back(last_number);
     s.positions.push_back(read_vector(*pos, "position"));
     if (forces) frame.forces.push_back(read_vector(*forces, "force"));
+    for (std::size_t k = 0; k < others.size(); ++k)
+      for (int x = 0; x < 3; ++x)
+        if (double value; parse_number(words_[static_cast<std::size_t>(others[k]->first + x)], value))
+          differences[k] = std::max(differences[k], std::abs(value - frame.forces.back()[static_cast<std::size_t>(x)]));
     if (charges) frame.charges.push_back(read(charges->first, "charge"));
   }
+  if (forces) label_notes_.read(Label::forces, forces->name, index_);
+  for (std::size_t k = 0; k < others.size(); ++k) label_notes_.beside(Label::forces, forces->name, others[k]->name, differences[k], index_);
+}
+
+/// The energy that was read with those that stand beside it under another known name.
+void ExtxyzReader::compare_energies(const Frame& frame) {
+  if (!energy_ || !automatic(Label::energy, keys_.energy)) return;
+  const auto compare = [&](const std::string& name) {
+    if (name == energy_->key) return;
+    const KeyValue* other = find_exactly(name);
+    if (!other || !parse_numbers(other->value, numbers_) || numbers_.size() != 1) return;
+    label_notes_.beside(Label::energy, energy_->key, name, std::abs(numbers_[0] - *frame.energy) / static_cast<double>(frame.size()), index_);
+  };
+  compare(usual_name(Label::energy));
+  if (keys_.free_energy) compare("free_energy");
+  for (const std::string& name : other_names(Label::energy)) compare(name);
+}
+
+void ExtxyzReader::read_charge(Frame& frame) {
+  const auto number_of = [&](const char* name, double& value) {
+    const KeyValue* pair = find_exactly(name);
+    if (!pair || !parse_numbers(pair->value, numbers_) || numbers_.size() != 1) return false;
+    value = numbers_[0];
+    return true;
+  };
+  double value = 0;
+  for (const char* name : {"total_charge", "charge"})
+    if (number_of(name, value) && value != 0) {
+      label_notes_.charge(value, is_isolated_atom(frame));
+      if (frame.size() == 1 && frame.charges.empty()) frame.charges.push_back(value);
+      break;
+    }
+  if (frame.size() > 1)
+    for (const char* name : {"total_spin", "spin", "multiplicity"})
+      if (number_of(name, value)) {
+        label_notes_.spin(value);
+        break;
+      }
 }
 
 void ExtxyzReader::read_cell(Frame& frame) {
@@ -296,17 +394,13 @@ void ExtxyzReader::check_periodicity(const Structure& s) const {
       fail("it is periodic along vector " + std::to_string(k) + " (pbc), but there is no Lattice or this vector is zero: give the cell, or set pbc to F");
 }
 
-bool ExtxyzReader::read_tensor(const std::string& key, Voigt& tensor) {
-  const KeyValue* pair = find(key);
+bool ExtxyzReader::read_tensor(const KeyValue* pair, Voigt& tensor) {
   if (!pair) return false;
   if (!parse_numbers(pair->value, numbers_) || (numbers_.size() != 9 && numbers_.size() != 6))
     fail("the key " + in_quotes(pair->key) + " has the value " + in_quotes(pair->value) + ", expected 9 numbers (3x3) or 6 (xx yy zz yz xz xy)");
-  if (numbers_.size() == 6) {
-    std::copy(numbers_.begin(), numbers_.end(), tensor.begin());
-    return true;
-  }
+  tensor = to_voigt(numbers_);
+  if (numbers_.size() == 6) return true;
   const auto& m = numbers_;
-  tensor = {m[0], m[4], m[8], 0.5 * (m[5] + m[7]), 0.5 * (m[2] + m[6]), 0.5 * (m[1] + m[3])};
   double largest = 0;
   for (const double a : m) largest = std::max(largest, std::abs(a));
   if (std::max({std::abs(m[5] - m[7]), std::abs(m[2] - m[6]), std::abs(m[1] - m[3])}) > 0.05 * largest + 1e-6)
@@ -316,7 +410,10 @@ bool ExtxyzReader::read_tensor(const std::string& key, Voigt& tensor) {
 
 void ExtxyzReader::read_stress(Frame& frame) {
   Voigt stress{}, virial{};
-  const bool has_stress = read_tensor(keys_.stress, stress), has_virial = read_tensor(keys_.virial, virial);
+  const KeyValue *stress_pair = find(keys_.stress), *virial_pair = find(keys_.virial);
+  if (!stress_pair && !virial_pair) stress_pair = find_label(Label::stress, keys_.stress);
+  if (!stress_pair && !virial_pair) virial_pair = find_label(Label::virial, keys_.virial);
+  const bool has_stress = read_tensor(stress_pair, stress), has_virial = read_tensor(virial_pair, virial);
   if (!has_stress && !has_virial) return;
   const double cell_volume = volume(frame.structure.cell);
   if (!(cell_volume > 0)) {
@@ -336,6 +433,23 @@ void ExtxyzReader::read_stress(Frame& frame) {
            " eV/angstrom^3: their units or signs do not fit; read only one of them (empty key name for the other)");
   }
   frame.stress = has_stress ? stress : virial;
+  if (has_stress) label_notes_.read(Label::stress, stress_pair->key, index_);
+  if (has_virial) label_notes_.read(Label::virial, virial_pair->key, index_);
+  if (has_stress && automatic(Label::stress, keys_.stress)) compare_stresses(frame, Label::stress, *stress_pair);
+  if (has_virial && automatic(Label::virial, keys_.virial)) compare_stresses(frame, Label::virial, *virial_pair);
+}
+
+/// The stress with those that stand beside it under another known name.
+void ExtxyzReader::compare_stresses(const Frame& frame, Label label, const KeyValue& read) {
+  const double factor = label == Label::stress ? 1.0 : -1.0 / volume(frame.structure.cell);
+  for (const std::string& name : other_names(label)) {
+    const KeyValue* pair = name == read.key ? nullptr : find_exactly(name);
+    if (!pair || !parse_numbers(pair->value, numbers_) || (numbers_.size() != 9 && numbers_.size() != 6)) continue;
+    const Voigt other = to_voigt(numbers_);
+    double difference = 0;
+    for (std::size_t c = 0; c < other.size(); ++c) difference = std::max(difference, std::abs(factor * other[c] - (*frame.stress)[c]));
+    label_notes_.beside(label, read.key, name, difference, index_);
+  }
 }
 
 void ExtxyzReader::check_keys() const {

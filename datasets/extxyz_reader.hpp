@@ -8,6 +8,7 @@
 
 #include "datasets/frame_source.hpp"
 #include "datasets/key_values.hpp"
+#include "datasets/label_names.hpp"
 #include "datasets/text.hpp"
 
 namespace adatom::datasets {
@@ -25,17 +26,23 @@ namespace adatom::datasets {
 /// - Without Properties the columns are species and pos; further columns are ignored.
 /// - A stress or a virial that is zero, in a frame whose cell has no volume, is no label; any other there is an error. Where both are given
 ///   they must agree.
+/// - The total charge (`charge`, `total_charge`) of a frame of one atom without a column of charges is its atom's charge.
+/// - Bytes of the comment line that are not UTF-8 are taken for Latin-1.
 /// - Lattice, Properties and pbc are found in any case (a `lattice=` that is ignored would silently make a molecule of a crystal).
 ///
 /// Numbers that are not finite are read, and found by `defects`. Everything else that does not fit throws DataError with file, frame and line.
 class ExtxyzReader : public FrameSource {
  public:
   explicit ExtxyzReader(const std::filesystem::path& file, const LabelKeys& keys = {});
+  /// A text that comes from elsewhere; `file` is for messages. has_lines: the lines of `file` (if it is compressed), else it is of another format.
+  ExtxyzReader(const std::filesystem::path& file, const LabelKeys& keys, ByteSource text, bool has_lines);
 
   /// At the end of the file, throws DataError if a key was changed from its default but is in no frame, and lists the keys that are.
   bool next(Frame& frame) override;
   std::int64_t index() const override { return index_; }
   std::string where() const override;
+  std::vector<ReadingNote> notes() const override;
+  std::string contents() const override;
 
   std::uint64_t begin() const { return begin_; }      ///< first byte of the last frame in the file
   std::uint64_t end() const { return lines_.end(); }  ///< byte after it
@@ -53,7 +60,15 @@ class ExtxyzReader : public FrameSource {
 
   [[noreturn]] void fail(const std::string& what) const;
   const KeyValue* find(const std::string& key) const;
+  const KeyValue* find_label(Label label, const std::string& key) const;
+  const KeyValue* find_exactly(const std::string& key) const;
   const Column* find_column(const std::string& name) const;
+  const Column* find_forces() const;
+  bool automatic(Label label, const std::string& key) const;
+  void read_charge(Frame& frame);
+  void compare_energies(const Frame& frame);
+  void compare_stresses(const Frame& frame, Label label, const KeyValue& read);
+  std::string line_text(const std::string& before, std::int64_t line, const std::string& after) const;
   void read_comment(Frame& frame);
   void read_columns();
   void read_atoms(Frame& frame, std::int64_t n);
@@ -62,23 +77,26 @@ class ExtxyzReader : public FrameSource {
   void check_periodicity(const Structure& structure) const;
   void read_stress(Frame& frame);
   double read_number(const KeyValue& pair);
-  bool read_tensor(const std::string& key, Voigt& tensor);
+  bool read_tensor(const KeyValue* pair, Voigt& tensor);
   int element(std::string_view word, bool as_number) const;
   void check_keys() const;
 
   std::filesystem::path file_;
   LabelKeys keys_;
   LineReader lines_;
+  bool has_lines_ = true;
   std::int64_t index_ = -1, first_line_ = 0;
   std::int64_t error_line_ = 0;  // for messages; 0: the last line read
   std::uint64_t begin_ = 0;
   std::vector<KeyValue> pairs_;
+  const KeyValue* energy_ = nullptr;  // of these
   std::string properties_;  // of the columns below
   std::vector<Column> table_;
   bool announced_ = false;  // by Properties, so that a line must have exactly these columns
   std::vector<std::string_view> words_;
   std::vector<double> numbers_;
   std::map<std::string, std::int64_t> entries_, columns_;
+  LabelNotes label_notes_;
 };
 
 }  // namespace adatom::datasets

@@ -13,6 +13,10 @@ namespace {
 
 bool finite(const Vector3& v) { return std::isfinite(v[0]) && std::isfinite(v[1]) && std::isfinite(v[2]); }
 
+bool near(const Vector3& v) { return std::abs(v[0]) <= farthest && std::abs(v[1]) <= farthest && std::abs(v[2]) <= farthest; }
+
+std::string beyond(const Vector3& v) { return finite(v) ? ", expected at most 1e8 angstrom" : ""; }
+
 std::string text(const Vector3& v) {
   return std::string("(").append(number_text(v[0])).append(", ").append(number_text(v[1])).append(", ").append(number_text(v[2])).append(")");
 }
@@ -45,13 +49,13 @@ void check_structure(const Structure& s, std::vector<std::string>& found) {
       break;
     }
   for (std::size_t i = 0; i < s.positions.size(); ++i)
-    if (!finite(s.positions[i])) {
-      found.push_back("the position of atom " + std::to_string(i) + " is " + text(s.positions[i]));
+    if (!near(s.positions[i])) {
+      found.push_back("the position of atom " + std::to_string(i) + " is " + text(s.positions[i]) + beyond(s.positions[i]));
       break;
     }
   for (int k = 0; k < 3; ++k)
-    if (!finite(s.cell[k])) {
-      found.push_back("cell vector " + std::to_string(k) + " is " + text(s.cell[k]));
+    if (!near(s.cell[k])) {
+      found.push_back("cell vector " + std::to_string(k) + " is " + text(s.cell[k]) + beyond(s.cell[k]));
       return;
     }
   if (!(spanned_share(s) > 1e-6)) found.emplace_back("it is periodic, but its periodic cell vectors are zero or linearly dependent");
@@ -116,5 +120,7 @@ bool is_isolated_atom(const Frame& frame) {
       }
   return true;
 }
+
+bool is_ion(const Frame& frame) { return frame.size() == 1 && frame.charges.size() == 1 && std::abs(frame.charges[0]) > 0.5; }
 
 }  // namespace adatom::datasets

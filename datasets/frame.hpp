@@ -43,7 +43,7 @@ struct Frame {
 };
 
 /// What is wrong with a frame, whatever it is used for; empty if nothing is: rows that do not fit the number of atoms, no atoms, atomic numbers that
-/// are no element, values that are not finite, a periodic cell without volume, negative weights. Each entry is one sentence without the frame's name.
+/// are no element, values that are not finite, coordinates beyond `farthest`, a periodic cell without volume, negative weights. Each entry is one sentence without the frame's name.
 std::vector<std::string> defects(const Frame& frame);
 
 /// Volume of the cell, angstrom^3; 0 for a cell without.
@@ -53,5 +53,11 @@ double volume(const Matrix3& cell);
 /// isolated_atom).
 bool is_isolated_atom(const Frame& frame);
 inline constexpr double isolation_distance = 7.0;  // angstrom
+
+/// One atom whose charge says that it is an ion, so that its energy is not that of the atom.
+bool is_ion(const Frame& frame);
+
+/// Coordinates and cell vectors beyond it are taken for damage: fractional coordinates and neighbour grids no longer fit their numbers.
+inline constexpr double farthest = 1e8;  // angstrom
 
 }  // namespace adatom::datasets

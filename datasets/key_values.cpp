@@ -48,6 +48,17 @@ std::string read_plain(std::string_view text, std::size_t& at, bool stops_at_equ
   return std::string(text.substr(start, at - start));
 }
 
+/// Whether the word at `at` is itself the key of a pair: `word=`, but not `word==`, which may be the end of a text in base 64.
+bool is_key(std::string_view text, std::size_t at) {
+  if (closing(text[at])) {
+    std::string value;
+    return read_delimited(text, at, value) && at < text.size() && text[at] == '=';
+  }
+  const std::size_t start = at;
+  while (at < text.size() && !is_blank(text[at]) && text[at] != '=') ++at;
+  return at > start && at < text.size() && text[at] == '=' && !(at + 1 < text.size() && text[at + 1] == '=');
+}
+
 }  // namespace
 
 void parse_key_values(std::string_view comment, std::vector<KeyValue>& pairs) {
@@ -67,9 +78,9 @@ void parse_key_values(std::string_view comment, std::vector<KeyValue>& pairs) {
       pair.value.assign(1, 'T');
       continue;
     }
-    ++at;
+    const std::size_t after_equals = ++at;
     skip_blanks();
-    if (at >= comment.size()) continue;
+    if (at >= comment.size() || (at > after_equals && is_key(comment, at))) continue;
     if (!closing(comment[at]))
       pair.value = read_plain(comment, at, false);
     else if (!read_delimited(comment, at, pair.value))
@@ -80,6 +91,8 @@ void parse_key_values(std::string_view comment, std::vector<KeyValue>& pairs) {
 
 bool parse_numbers(std::string_view value, std::vector<double>& numbers) {
   numbers.clear();
+  constexpr std::string_view json = "_JSON ";
+  if (value.substr(0, json.size()) == json) value.remove_prefix(json.size());
   const auto separates = [](char c) { return is_blank(c) || c == ',' || c == '[' || c == ']' || c == '{' || c == '}' || c == '(' || c == ')'; };
   for (std::size_t at = 0; at < value.size();) {
     if (separates(value[at])) {

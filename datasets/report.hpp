@@ -104,6 +104,7 @@ struct Report {
   std::map<int, std::int64_t> periodicity;                                     ///< frames with 0, 1, 2, 3 periodic directions
   std::vector<Defect> defective;                                               ///< left out of everything else
   std::vector<FrameReference> without_energy, without_forces, without_stress;  ///< the last: periodic frames only; forces: not of isolated atoms
+  std::int64_t isolated_without_energy = 0;                                    ///< isolated atoms of the first list
   std::vector<FrameReference> stress_not_periodic;                             ///< a stress in a cell that is not periodic along all vectors
   Range nearest_distance;                                                      ///< angstrom; of each frame the shortest below 5
   FrameReference nearest_frame;

@@ -103,9 +103,10 @@ void Statistics::add_labels(const Frame& frame, const FrameReference& reference,
     ++head.with_energy;
     row.has_energy = true, row.energy = *frame.energy;
     head.energy_per_atom.add(*frame.energy / row.atoms);
-    if (row.isolated) head.isolated_atoms.push_back({reference, frame.structure.numbers[0], *frame.energy});
+    if (row.isolated && !is_ion(frame)) head.isolated_atoms.push_back({reference, frame.structure.numbers[0], *frame.energy});
   } else {
     report_.without_energy.push_back(reference);
+    report_.isolated_without_energy += row.isolated;
   }
   if (!frame.forces.empty()) {
     ++head.with_forces;
@@ -129,7 +130,7 @@ void Statistics::add_labels(const Frame& frame, const FrameReference& reference,
   if (frame.stress) {
     ++head.with_stress;
     for (const double component : *frame.stress) head.stress.add(component);
-    if (!(pbc[0] && pbc[1] && pbc[2])) report_.stress_not_periodic.push_back(reference);
+    if (!(pbc[0] && pbc[1] && pbc[2]) && frame.weights.stress > 0) report_.stress_not_periodic.push_back(reference);
   } else if (pbc[0] && pbc[1] && pbc[2]) {
     report_.without_stress.push_back(reference);
   }

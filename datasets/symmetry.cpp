@@ -3,6 +3,7 @@
 
 #include <spglib.h>
 
+#include <cmath>
 #include <memory>
 #include <vector>
 
@@ -23,7 +24,11 @@ std::string space_group(const Structure& s, double tolerance) {
   std::vector<std::array<double, 3>> fractional;
   for (const Vector3& r : s.positions) {
     auto& f = fractional.emplace_back();
-    for (int k = 0; k < 3; ++k) f[k] = dot(cross(s.cell[(k + 1) % 3], s.cell[(k + 2) % 3]), r) / volume;
+    for (int k = 0; k < 3; ++k) {
+      f[k] = dot(cross(s.cell[(k + 1) % 3], s.cell[(k + 2) % 3]), r) / volume;
+      f[k] -= std::floor(f[k]);  // spglib makes integers of them, which must fit
+      if (!std::isfinite(f[k])) return {};
+    }
   }
   static_assert(sizeof(fractional[0]) == sizeof(double[3]));
   const std::unique_ptr<SpglibDataset, void (*)(SpglibDataset*)> found(

@@ -18,6 +18,7 @@ namespace {
 
 constexpr std::size_t block_bytes = 1 << 20;
 constexpr std::size_t longest_line = 64 << 20;
+constexpr std::string_view compressed[] = {"\x1f\x8b", "BZh", "\xfd\x37zXZ", "PK\x03\x04", "\x28\xb5\x2f\xfd"};  // gzip, bzip2, xz, zip, zstd
 
 bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\v' || c == '\f'; }
 
@@ -43,20 +44,28 @@ LineReader::LineReader(const std::filesystem::path& file) : file_(file), buffer_
   if (std::filesystem::is_directory(file)) throw DataError(file.string() + ": it is a folder: give a file in it");
   descriptor_ = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor_ < 0) throw DataError(file.string() + ": cannot open it: " + std::strerror(errno));
-  fill();
-  const std::string_view start(buffer_.data(), last_);
-  const auto begins = [start](std::string_view magic) { return start.substr(0, magic.size()) == magic; };
-  if (begins("\x1f\x8b") || begins("BZh") ||
-      begins("\xfd"
-             "7zXZ") ||
-      begins("PK\x03\x04")) {
+  try {
+    start();
+  } catch (...) {
     ::close(descriptor_);
-    throw DataError(file.string() + ": it is compressed: unpack it first (gunzip, bunzip2, unxz, unzip)");
+    throw;
   }
-  if (begins("\xef\xbb\xbf")) first_ = 3;
 }
 
-LineReader::~LineReader() { ::close(descriptor_); }
+LineReader::LineReader(const std::filesystem::path& name, ByteSource source) : file_(name), source_(std::move(source)), buffer_(block_bytes) { start(); }
+
+LineReader::~LineReader() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+void LineReader::start() {
+  fill();
+  const std::string_view text(buffer_.data(), last_);
+  const auto begins = [text](std::string_view magic) { return text.substr(0, magic.size()) == magic; };
+  if (std::any_of(std::begin(compressed), std::end(compressed), begins))
+    throw DataError(file_.string() + ": it is compressed: unpack it first (gunzip, bunzip2, unxz, unzip, unzstd)");
+  if (begins("\xef\xbb\xbf")) first_ = 3;
+}
 
 bool LineReader::fill() {
   if (end_of_file_) return false;
@@ -69,6 +78,12 @@ bool LineReader::fill() {
     buffer_.resize(2 * buffer_.size());
   }
   ssize_t n;
+  if (source_) {
+    n = static_cast<ssize_t>(source_(buffer_.data() + last_, buffer_.size() - last_));
+    end_of_file_ = n == 0;
+    last_ += static_cast<std::size_t>(n);
+    return n > 0;
+  }
   do n = ::read(descriptor_, buffer_.data() + last_, buffer_.size() - last_);
   while (n < 0 && errno == EINTR);
   if (n < 0) throw DataError(file_.string() + ": cannot read it after line " + std::to_string(number_) + ": " + std::strerror(errno));
@@ -153,10 +168,43 @@ std::string number_text(double value) {
   return text;
 }
 
+namespace {
+
+/// Bytes of the UTF-8 character at the beginning of `text`; 0 if there is none. Overlong forms and surrogates are none.
+std::size_t character_bytes(std::string_view text) {
+  const auto at = [text](std::size_t k) { return static_cast<unsigned char>(text[k]); };
+  const unsigned char first = at(0);
+  if (first < 0x80) return 1;
+  const std::size_t n = first >= 0xc2 && first <= 0xdf ? 2 : first >= 0xe0 && first <= 0xef ? 3 : first >= 0xf0 && first <= 0xf4 ? 4 : 0;
+  if (n == 0 || text.size() < n) return 0;
+  for (std::size_t k = 1; k < n; ++k)
+    if ((at(k) & 0xc0) != 0x80) return 0;
+  const bool wrong = (first == 0xe0 && at(1) < 0xa0) || (first == 0xed && at(1) > 0x9f) || (first == 0xf0 && at(1) < 0x90) || (first == 0xf4 && at(1) > 0x8f);
+  return wrong ? 0 : n;
+}
+
+}  // namespace
+
+std::string to_utf8(std::string_view text) {
+  bool good = true;
+  for (std::size_t k = 0, n = 0; good && k < text.size(); k += n) n = character_bytes(text.substr(k)), good = n > 0;
+  if (good) return std::string(text);
+  std::string result;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 0x80) result += static_cast<char>(0xc0 | byte >> 6);
+    result += static_cast<char>(byte >= 0x80 ? 0x80 | (byte & 0x3f) : byte);
+  }
+  return result;
+}
+
 std::string in_quotes(std::string_view text) {
+  const std::string whole = to_utf8(text);
+  std::size_t length = std::min<std::size_t>(whole.size(), 40);
+  while (length < whole.size() && length > 0 && (static_cast<unsigned char>(whole[length]) & 0xc0) == 0x80) --length;  // no half character
   std::string result = "'";
-  for (const char c : text.substr(0, 40)) result += static_cast<unsigned char>(c) < 32 || c == 127 ? '?' : c;
-  return result + (text.size() > 40 ? "...'" : "'");
+  for (const char c : whole.substr(0, length)) result += static_cast<unsigned char>(c) < 32 || c == 127 ? '?' : c;
+  return result + (length < whole.size() ? "...'" : "'");
 }
 
 }  // namespace adatom::datasets

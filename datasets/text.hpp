@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,11 +10,16 @@
 /// Text files: lines, words and numbers.
 namespace adatom::datasets {
 
+/// Puts at most `bytes` bytes of a text at `data` and returns their number; 0 at its end.
+using ByteSource = std::function<std::size_t(char* data, std::size_t bytes)>;
+
 /// Lines of a file, read in blocks: the memory is one block, or the longest line if that is longer.
 class LineReader {
  public:
   /// Throws DataError if the file cannot be opened, is a folder, or is compressed.
   explicit LineReader(const std::filesystem::path& file);
+  /// Lines of a text that comes from elsewhere, such as a compressed file; `name` is for messages.
+  LineReader(const std::filesystem::path& name, ByteSource source);
   ~LineReader();
   LineReader(const LineReader&) = delete;
   LineReader& operator=(const LineReader&) = delete;
@@ -29,9 +35,11 @@ class LineReader {
 
  private:
   bool fill();
+  void start();
   std::uint64_t position(std::size_t in_buffer) const { return buffer_begin_ + in_buffer; }
 
   std::filesystem::path file_;
+  ByteSource source_;  // empty: the file itself
   int descriptor_ = -1;
   std::vector<char> buffer_;
   std::size_t first_ = 0, last_ = 0;  // what is not yet handed out: buffer_[first_, last_)
@@ -58,7 +66,10 @@ bool parse_bool(std::string_view text, bool& value);
 std::string number_text(double value);
 void append_number(std::string& text, double value);
 
-/// For messages: at most 40 characters of a text, in quotes, with unprintable bytes replaced.
+/// A text whose bytes are not UTF-8, taken for Latin-1; any other as it is.
+std::string to_utf8(std::string_view text);
+
+/// For messages: at most 40 bytes of a text as UTF-8, in quotes, with unprintable bytes replaced.
 std::string in_quotes(std::string_view text);
 
 }  // namespace adatom::datasets

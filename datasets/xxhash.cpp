@@ -87,7 +87,10 @@ std::string file_hash(const std::filesystem::path& file) {
     hash.update(block.data(), static_cast<std::size_t>(in.gcount()));
   }
   if (!in.eof()) throw DataError("cannot read '" + file.string() + "': " + std::strerror(errno));
-  const std::uint64_t sum = hash.digest();
+  return hash_text(hash.digest());
+}
+
+std::string hash_text(std::uint64_t sum) {
   std::string text = "xxh64:";
   for (int shift = 60; shift >= 0; shift -= 4) text += "0123456789abcdef"[sum >> shift & 15];
   return text;

@@ -26,6 +26,8 @@ class XxHash64 {
 
 std::uint64_t xxhash64(const void* data, std::size_t bytes, std::uint64_t seed = 0);
 
+std::string hash_text(std::uint64_t sum);  ///< "xxh64:" and 16 hex digits
+
 /// Of the bytes of a file: "xxh64:" and 16 hex digits. Throws DataError if it cannot be read.
 std::string file_hash(const std::filesystem::path& file);
 

@@ -11,6 +11,11 @@
 #include <system_error>
 
 namespace adatom {
+namespace {
+
+constexpr const char* descriptors = "/proc/self/fd";
+
+}  // namespace
 
 AtomicFile::AtomicFile(const std::filesystem::path& target) : target_(target) {
   std::error_code unreadable;  // then opening says why
@@ -19,10 +24,15 @@ AtomicFile::AtomicFile(const std::filesystem::path& target) : target_(target) {
     throw std::runtime_error("cannot write '" + target_.string() + "': it exists and is " +
                              (std::filesystem::is_directory(status) ? "a directory" : "no regular file (a device, pipe or socket)") +
                              ", which would be replaced; nothing was changed: give the name of a file");
+#ifdef O_TMPFILE
+  if (::access(descriptors, X_OK) == 0) {  // commit() needs it
+    const std::filesystem::path folder = target_.has_parent_path() ? target_.parent_path() : ".";
+    descriptor_ = ::open(folder.c_str(), O_WRONLY | O_TMPFILE | O_CLOEXEC, 0666);
+  }
+#endif
   // O_EXCL never opens a file that another process is writing; the count passes over leftovers of a killed one with our process number.
   for (int attempt = 0; descriptor_ < 0; ++attempt) {
-    temporary_ = target_;
-    temporary_ += ".tmp" + std::to_string(::getpid()) + "-" + std::to_string(attempt);
+    temporary_ = temporary_name(attempt);
     descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (descriptor_ < 0 && (errno != EEXIST || attempt == 100)) fail(errno);
   }
@@ -31,7 +41,12 @@ AtomicFile::AtomicFile(const std::filesystem::path& target) : target_(target) {
 AtomicFile::~AtomicFile() {
   if (descriptor_ < 0) return;
   ::close(descriptor_);
-  ::unlink(temporary_.c_str());
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+std::filesystem::path AtomicFile::temporary_name(int attempt) const {
+  std::filesystem::path name = target_;
+  return name += ".tmp" + std::to_string(::getpid()) + "-" + std::to_string(attempt);
 }
 
 void AtomicFile::fail(int error) const {
@@ -54,6 +69,14 @@ void AtomicFile::write(const void* data, std::size_t bytes) {
 void AtomicFile::commit() {
   // Some file systems report a full disk only here.
   if (::fsync(descriptor_) != 0 && errno != EINVAL) fail(errno);
+  // A link cannot take the place of a file, so the name that it gets first is a temporary one.
+  for (int attempt = 0; temporary_.empty(); ++attempt) {
+    const std::filesystem::path name = temporary_name(attempt), open_file = descriptors / std::filesystem::path(std::to_string(descriptor_));
+    if (::linkat(AT_FDCWD, open_file.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0)
+      temporary_ = name;
+    else if (errno != EEXIST || attempt == 100)
+      fail(errno);
+  }
   if (::rename(temporary_.c_str(), target_.c_str()) != 0) fail(errno);
   const int descriptor = descriptor_;
   descriptor_ = -1;

@@ -139,6 +139,8 @@ void describe(Table& t, RunConfig& c) {
       datasets::LabelKeys& keys = c.data.keys;
       k.bind("energy", keys.energy), k.bind("forces", keys.forces), k.bind("stress", keys.stress), k.bind("virial", keys.virial);
       k.bind("config_type", keys.config_type), k.bind("head", keys.head), k.bind("weight", keys.weight);
+      for (const char* label : {"energy", "forces", "stress", "virial"})
+        if (k.has(label)) keys.named.insert(label);
     });
   });
   t.table("loss", [&](Table& l) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // One run of training as it is configured: docs/training.md describes every key. The command reads TOML and hands it over as JSON.
 #pragma once
+#include <functional>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -14,12 +16,14 @@
 namespace adatom::training {
 
 struct DataOptions {
-  std::vector<std::string> train, valid, test;     ///< extxyz files or training caches
+  std::vector<std::string> train, valid, test;     ///< extxyz files, training caches, and what `open` opens
   double valid_fraction = 0.1;                     ///< of `train`, where `valid` is empty
   std::string atomic_energies = "auto";            ///< isolated, least_squares, zero, given, auto (docs/training.md)
   std::string isolated_atoms;                      ///< file with isolated atoms; empty: those in `train`
   std::map<std::string, double> atomic_energy_of;  ///< by symbol, instead of the above
   datasets::LabelKeys keys;
+  /// Opens files that are neither extxyz nor training caches; null where there is nothing that does. Not part of the configuration's text.
+  std::function<std::unique_ptr<datasets::FrameSource>(const std::string& path, const datasets::LabelKeys& keys)> open;
 };
 
 struct ScheduleOptions {

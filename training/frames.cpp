@@ -23,12 +23,20 @@ bool periodic(const Frame& frame) {
   return pbc[0] && pbc[1] && pbc[2];
 }
 
-void check(const Frame& frame, const std::string& where, const LossOptions& loss) {
+void check(const Frame& frame, const std::string& where) {
   const std::vector<std::string> defects = datasets::defects(frame);
   if (!defects.empty()) throw DataError(where + ": " + defects.front() + "; `adatom data check` lists all that is wrong");
-  if (loss.stress > 0 && frame.stress && !periodic(frame))
-    throw DataError(where +
-                    ": it has a stress, but its cell is not periodic in all directions, so that the stress means nothing; remove it, or set loss.stress = 0");
+}
+
+std::string file_hash(const std::string& path) {
+  if (!std::filesystem::is_directory(path)) return datasets::file_hash(path);
+  std::vector<std::string> files;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(path))
+    if (entry.is_regular_file()) files.push_back(entry.path().string());
+  std::sort(files.begin(), files.end());
+  std::string text;
+  for (const std::string& file : files) text += std::filesystem::relative(file, path).string() + " " + datasets::file_hash(file) + "\n";
+  return datasets::hash_text(datasets::xxhash64(text.data(), text.size()));
 }
 
 /// A label that the loss needs and the frame lacks; "" if it has them.
@@ -39,12 +47,6 @@ std::string missing_label(const Frame& frame, const LossOptions& loss) {
   if (loss.forces > 0 && frame.forces.empty()) return message("forces", "forces");
   if (loss.energy > 0 && !frame.energy) return message("energy", "energy");
   return "";
-}
-
-std::string names_of(const std::map<std::string, std::int64_t>& counts) {
-  std::string text;
-  for (const auto& [name, count] : counts) text += (text.empty() ? "" : ", ") + name;
-  return text.empty() ? "none" : text;
 }
 
 std::string cache_origin(const FrameFile& file, std::size_t index) { return file.path + ": frame " + std::to_string(index); }
@@ -92,8 +94,8 @@ void FrameSet::count_edges(double cutoff, int threads) {
   if (wrong < n) throw DataError(origin(wrong) + ": " + reason);
 }
 
-void FrameSet::add_frame(const Frame& frame, const std::string& where, const RunConfig& config) {
-  check(frame, where, config.loss);
+void FrameSet::add_frame(const Frame& frame, const std::string& where) {
+  check(frame, where);
   FrameInfo info;
   info.file = static_cast<std::uint32_t>(files_.size() - 1);
   info.atoms = static_cast<std::uint32_t>(frame.size());
@@ -103,7 +105,7 @@ void FrameSet::add_frame(const Frame& frame, const std::string& where, const Run
   if (found == heads_.end()) heads_.push_back(head), elements_.emplace_back();
   info.energy = frame.energy.has_value();
   info.forces = !frame.forces.empty();
-  info.stress = frame.stress && periodic(frame);  // of a slab or a molecule it means nothing
+  info.stress = frame.stress && frame.weights.stress > 0 && periodic(frame);  // of a slab or a molecule it means nothing
   note_elements(info.head, frame.structure.numbers);
   infos_.push_back(info);
 }
@@ -124,38 +126,58 @@ void FrameSet::add(const std::string& path, const RunConfig& config, IsolatedAto
   files_.push_back(std::make_shared<FrameFile>());
   FrameFile& file = *files_.back();
   file.path = path;
-  file.hash = datasets::file_hash(path);
+  file.hash = file_hash(path);
+  std::int64_t without_energy = 0, stresses = 0;
+  std::string first_without, first_stress;
   std::string missing;  // told after the whole file: by then its reader knows whether a key is in no frame at all, and says so itself
   const auto take = [&](const Frame& frame, const std::string& where) {
     if (datasets::is_isolated_atom(frame)) {
-      if (isolated && frame.energy && frame.size() == 1) (*isolated)[frame.head].emplace(frame.structure.numbers[0], *frame.energy);
+      if (isolated && frame.energy && frame.size() == 1 && !datasets::is_ion(frame))
+        (*isolated)[frame.head].emplace(frame.structure.numbers[0], *frame.energy);
+      if (isolated && !frame.energy && without_energy++ == 0) first_without = where;
       return false;
     }
+    if (frame.stress && frame.weights.stress > 0 && !periodic(frame) && stresses++ == 0) first_stress = where;
     if (missing.empty())
       if (const std::string what = missing_label(frame, config.loss); !what.empty()) missing = where + ": " + what;
-    if (missing.empty()) add_frame(frame, where, config);
+    if (missing.empty()) add_frame(frame, where);
     return missing.empty();
   };
-  Frame frame;
   if (datasets::is_cache(path)) {
+    Frame frame;
     file.cache = std::make_unique<datasets::CacheReader>(path);
     for (std::size_t i = 0; i < file.cache->size() && missing.empty(); ++i) {
       file.cache->read(i, frame);
       if (take(frame, cache_origin(file, i))) infos_.back().index = static_cast<std::uint32_t>(i);
     }
     if (!missing.empty()) throw DataError(missing + ". A training cache keeps labels under their meaning: the key is given to `adatom data convert`");
-    return;
+  } else {
+    std::unique_ptr<datasets::FrameSource> source = config.data.open ? config.data.open(path, config.data.keys) : nullptr;
+    if (!source) source = std::make_unique<datasets::ExtxyzReader>(path, config.data.keys);
+    read(*source, file, take);
+    if (!missing.empty()) throw DataError(missing + ". " + source->contents());
+    if (without_energy > 0 && config.loss.energy > 0 && (config.data.atomic_energies == "auto" || config.data.atomic_energies == "isolated"))
+      warnings_.push_back(first_without + ": the first of " + std::to_string(without_energy) +
+                          " isolated atoms of the file without an energy, which give no atomic energies then: is it under another key than that of the other "
+                          "configurations (data.keys.energy)? " +
+                          source->contents());
   }
-  datasets::ExtxyzReader reader(path, config.data.keys);
-  while (reader.next(frame))
-    if (take(frame, reader.where())) {
+  if (stresses > 0 && config.loss.stress > 0)
+    warnings_.push_back(first_stress + ": the first of " + std::to_string(stresses) +
+                        " configurations of the file with a stress whose cell is not periodic in all directions: it means nothing there and is left out");
+}
+
+/// Frames that `take` takes are kept in memory.
+void FrameSet::read(datasets::FrameSource& source, FrameFile& file, const std::function<bool(const Frame&, const std::string&)>& take) {
+  for (Frame frame; source.next(frame);)
+    if (take(frame, source.where())) {
       infos_.back().index = static_cast<std::uint32_t>(file.frames.size());
       if (!infos_.back().stress) frame.stress.reset();
       file.frames.push_back(frame);
-      file.origins.push_back(reader.where());
+      file.origins.push_back(source.where());
     }
-  if (!missing.empty())
-    throw DataError(missing + ". The file's comment lines have the entries " + names_of(reader.entries()) + "; its columns are " + names_of(reader.columns()));
+  for (const datasets::ReadingNote& note : source.notes())
+    if (note.kind != datasets::ReadingNote::Kind::unread) warnings_.push_back(file.path + ": " + note.message + "; " + note.advice);
 }
 
 nlohmann::json FrameSet::provenance() const {

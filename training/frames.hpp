@@ -56,9 +56,10 @@ class FrameSet {
   void count_edges(double cutoff, int threads);
 
   /// Adds the configurations of a file; isolated atoms go to `isolated` instead (which may be null: then they are left out). Throws
-  /// datasets::DataError, with file and frame: a label that the loss needs is missing, values that are not finite, a stress in a cell that is not
-  /// periodic.
+  /// datasets::DataError, with file and frame: a label that the loss needs is missing, values that are not finite. The stress of a cell that is not
+  /// periodic, or of weight 0, is left out.
   void add(const std::string& path, const RunConfig& config, IsolatedAtoms* isolated);
+  const std::vector<std::string>& warnings() const { return warnings_; }  ///< of the files that were added
 
   /// [{"file", "configurations", "hash"}, ...]: name, number of configurations of this set, hash of the bytes.
   nlohmann::json provenance() const;
@@ -67,14 +68,16 @@ class FrameSet {
   FrameSet split(const std::vector<bool>& chosen);
 
  private:
-  void add_frame(const datasets::Frame& frame, const std::string& where, const RunConfig& config);
+  void add_frame(const datasets::Frame& frame, const std::string& where);
   void note_elements(std::size_t head, const std::vector<int>& numbers);
   void find_elements();
+  void read(datasets::FrameSource& source, FrameFile& file, const std::function<bool(const datasets::Frame&, const std::string&)>& take);
 
   std::vector<FrameInfo> infos_;
   std::vector<std::string> heads_;
   std::vector<std::vector<int>> elements_;  // of each head
   std::vector<std::shared_ptr<FrameFile>> files_;
+  std::vector<std::string> warnings_;
 };
 
 /// Training, validation and test configurations, as the options say. Reading it throws datasets::DataError or std::invalid_argument: as

@@ -120,6 +120,7 @@ RunData read_data(const RunConfig& config) {
     rest.add(config.data.isolated_atoms, loose, &data.isolated);
     if (rest.size() > 0) throw DataError(rest.origin(0) + ": data.isolated_atoms names a file with configurations that are not isolated atoms");
     data.provenance["isolated_atoms"] = rest.provenance();
+    data.warnings = rest.warnings();
   }
   for (const std::string& file : config.data.train) data.train.add(file, config, &data.isolated);
   require_some("data.train", config.data.train, data.train);
@@ -130,6 +131,7 @@ RunData read_data(const RunConfig& config) {
     hold_out(config, data);
   else
     require_some("data.valid", config.data.valid, data.valid);
+  for (const FrameSet* set : {&data.train, &data.valid}) data.warnings.insert(data.warnings.end(), set->warnings().begin(), set->warnings().end());
   require_labels(config, data);
   std::set<int> elements;
   for (const FrameSet* set : {&data.train, &data.valid}) {
@@ -144,6 +146,7 @@ RunData read_data(const RunConfig& config) {
     data.tests.back().add(file, config, nullptr);
     require_some("data.test", {file}, data.tests.back());
     const FrameSet& set = data.tests.back();
+    data.warnings.insert(data.warnings.end(), set.warnings().begin(), set.warnings().end());
     for (std::size_t h = 0; h < set.heads().size(); ++h) {
       for (const int z : set.elements(h))
         if (!elements.count(z)) throw DataError(file + ": it has " + element_symbol(z) + ", which no configuration of data.train or data.valid has");

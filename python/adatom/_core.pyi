@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
-from typing import TypedDict
+from typing import TypedDict, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,6 +153,8 @@ class Frame:
     head: str
     def defects(self) -> list[str]: ...
     def is_isolated_atom(self) -> bool: ...
+    def is_ion(self) -> bool:
+        """One atom whose charge says that its energy is not that of the atom."""
     def space_group(self, tolerance: float) -> str: ...
 
 class LabelKeys:
@@ -168,6 +170,8 @@ class LabelKeys:
     energy_weight: str
     forces_weight: str
     stress_weight: str
+    free_energy: bool  # read "free_energy" before "energy"
+    named: set[str]  # labels whose key was given, so that no other name is read
 
 class FrameSource:
     def __iter__(self) -> Iterator[Frame]: ...
@@ -176,9 +180,16 @@ class FrameSource:
     def index(self) -> int: ...
     @property
     def where(self) -> str: ...
+    @property
+    def contents(self) -> str: ...
+    def notes(self) -> list[dict[str, str]]:
+        """What a person should know of the frames so far: "kind" (unread, choice, warning), "code", "message", "advice"."""
 
 class ExtxyzReader(FrameSource):
+    @overload
     def __init__(self, file: str | PathLike[str], keys: LabelKeys = ...) -> None: ...
+    @overload
+    def __init__(self, file: str | PathLike[str], keys: LabelKeys, text: Iterator[bytes], has_lines: bool) -> None: ...
     @property
     def begin(self) -> int: ...
     @property

@@ -15,6 +15,7 @@
 #include "datasets/splits.hpp"
 #include "datasets/statistics.hpp"
 #include "datasets/symmetry.hpp"
+#include "python/src/byte_source.hpp"
 
 namespace py = pybind11;
 using namespace adatom::datasets;
@@ -118,6 +119,7 @@ void bind_frame(py::module_& m) {
       .def_readwrite("head", &Frame::head)
       .def("defects", &defects)
       .def("is_isolated_atom", &is_isolated_atom)
+      .def("is_ion", &is_ion)
       .def(
           "space_group", [](const Frame& f, double tolerance) { return space_group(f.structure, tolerance); }, py::arg("tolerance"));
 
@@ -136,6 +138,7 @@ void bind_frame(py::module_& m) {
                                                                     {"forces_weight", &LabelKeys::forces_weight},
                                                                     {"stress_weight", &LabelKeys::stress_weight}};
   for (const auto& [name, member] : names) keys.def_readwrite(name, member);
+  keys.def_readwrite("free_energy", &LabelKeys::free_energy).def_readwrite("named", &LabelKeys::named);
 }
 
 void bind_files(py::module_& m) {
@@ -143,9 +146,24 @@ void bind_files(py::module_& m) {
       .def("__iter__", [](py::object self) { return self; })
       .def("__next__", &next_frame)
       .def_property_readonly("index", &FrameSource::index)
-      .def_property_readonly("where", &FrameSource::where);
+      .def_property_readonly("where", &FrameSource::where)
+      .def_property_readonly("contents", &FrameSource::contents)
+      .def("notes", [](const FrameSource& source) {
+        const char* kinds[] = {"unread", "choice", "warning"};
+        py::list notes;
+        for (const ReadingNote& note : source.notes()) {
+          py::dict entry;
+          entry["kind"] = kinds[static_cast<int>(note.kind)], entry["code"] = note.code, entry["message"] = note.message, entry["advice"] = note.advice;
+          notes.append(entry);
+        }
+        return notes;
+      });
   py::class_<ExtxyzReader, FrameSource>(m, "ExtxyzReader")
       .def(py::init<const std::filesystem::path&, const LabelKeys&>(), py::arg("file"), py::arg("keys") = LabelKeys())
+      .def(py::init([](const std::filesystem::path& file, const LabelKeys& keys, const py::iterator& text, bool has_lines) {
+             return std::make_unique<ExtxyzReader>(file, keys, byte_source(text), has_lines);
+           }),
+           py::arg("file"), py::arg("keys"), py::arg("text"), py::arg("has_lines"))
       .def_property_readonly("begin", &ExtxyzReader::begin)
       .def_property_readonly("end", &ExtxyzReader::end)
       .def_property_readonly("entries", &ExtxyzReader::entries)
@@ -253,7 +271,16 @@ void bind_analysis(py::module_& m) {
 }  // namespace
 
 void bind_datasets(py::module_& m) {
-  py::register_exception<DataError>(m, "DataError", PyExc_ValueError).attr("__doc__") = "A data file or a frame that cannot be used.";
+  static py::exception<DataError> data_error(m, "DataError", PyExc_ValueError);
+  data_error.attr("__doc__") = "A data file or a frame that cannot be used.";
+  py::register_exception_translator([](std::exception_ptr pending) {
+    try {
+      if (pending) std::rethrow_exception(pending);
+    } catch (const DataError& error) {
+      const std::string text = to_utf8(error.what());  // names of files need not be UTF-8
+      PyErr_SetString(data_error.ptr(), text.c_str());
+    }
+  });
   bind_frame(m);
   bind_files(m);
   bind_analysis(m);

@@ -6,6 +6,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "datasets/extxyz_reader.hpp"
+#include "python/src/byte_source.hpp"
 #include "training/process_group.hpp"
 #include "training/trainer.hpp"
 
@@ -15,9 +17,22 @@ using nlohmann::json;
 
 namespace {
 
+using TextOpener = std::function<py::object(const std::string& path)>;
+
+/// A file that only Python reads: its text as extxyz, and whether that has the lines of the file. Null where it gives None.
+std::unique_ptr<adatom::datasets::FrameSource> open_text(const TextOpener& open, const std::string& path, const adatom::datasets::LabelKeys& keys) {
+  const py::gil_scoped_acquire gil;
+  const py::object text = open(path);
+  if (text.is_none()) return nullptr;
+  const auto [pieces, has_lines] = text.cast<std::pair<py::iterator, bool>>();
+  return std::make_unique<adatom::datasets::ExtxyzReader>(path, keys, byte_source(pieces), has_lines);
+}
+
 class PyTrainer {
  public:
-  PyTrainer(const std::string& config, bool resume, const std::string& group, bool on_device) : config_(parse_config(json::parse(config))) {
+  PyTrainer(const std::string& config, bool resume, const std::string& group, bool on_device, const TextOpener& open)
+      : config_(parse_config(json::parse(config))) {
+    if (open) config_.data.open = [open](const std::string& path, const adatom::datasets::LabelKeys& keys) { return open_text(open, path, keys); };
     if (config_.threads > 0) at::set_num_threads(config_.threads);
     trainer_ = std::make_unique<Trainer>(config_, group.empty() ? nullptr : process_group(group, on_device), resume);
   }
@@ -95,8 +110,8 @@ class PyTrainer {
 PYBIND11_MODULE(_training, m) {
   m.doc() = "Training of potentials; see adatom.training";
   py::class_<PyTrainer>(m, "Trainer")
-      .def(py::init<const std::string&, bool, const std::string&, bool>(), py::arg("config"), py::arg("resume") = false, py::arg("group") = "",
-           py::arg("on_device") = false, py::call_guard<py::gil_scoped_release>())
+      .def(py::init<const std::string&, bool, const std::string&, bool, const TextOpener&>(), py::arg("config"), py::arg("resume") = false,
+           py::arg("group") = "", py::arg("on_device") = false, py::arg("open") = nullptr, py::call_guard<py::gil_scoped_release>())
       .def("run", &PyTrainer::run, py::arg("progress") = nullptr, py::arg("report") = nullptr)
       .def("test", &PyTrainer::test, py::arg("index"))
       .def("parity", &PyTrainer::parity, py::arg("index"), py::arg("most_atoms"))

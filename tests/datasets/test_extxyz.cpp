@@ -94,6 +94,36 @@ TEST_CASE("extxyz: stress and virial") {
   CHECK_FALSE(parse("1\nstress=\"0 0 0 0 0 0 0 0 0\" virial=\"0 0 0 0 0 0\"\nH 0 0 0\n")[0].stress);
 }
 
+TEST_CASE("extxyz: arrays as ASE writes them in JSON, and empty values") {
+  const Frame f = parse("1\nLattice=\"2 2 2\" stress=\"_JSON [[1.0, 0.5, 0], [0.5, 2, 0], [0, 0, 3]]\" energy=\"_JSON [-1.5]\"\nH 0 0 0\n")[0];
+  CHECK((f.stress == Voigt{1, 2, 3, 0, 0, 0.5} && f.energy == -1.5));
+  const Frame g = parse("1\nLattice=\"2 2 2\" note= energy=-2 group= head= \"config_type\"=bulk other=\nH 0 0 0\n")[0];
+  CHECK((g.energy == -2.0 && g.group.empty() && g.head.empty() && g.config_type == "bulk"));
+  const Frame h = parse("1\ngroup= \"a=b\" head = c config_type= QUJD== energy= -1\nH 0 0 0\n")[0];
+  CHECK((h.group == "a=b" && h.head == "c" && h.config_type == "QUJD==" && h.energy == -1.0));
+}
+
+TEST_CASE("extxyz: bytes that are no UTF-8 are Latin-1") {
+  CHECK(parse("1\nconfig_type=Gr\xfc\xdf\x65\nH 0 0 0\n")[0].config_type == "Gr\xc3\xbc\xc3\x9f\x65");
+  CHECK(parse("1\nconfig_type=Gr\xc3\xbc\xc3\x9f\x65\nH 0 0 0\n")[0].config_type == "Gr\xc3\xbc\xc3\x9f\x65");
+  CHECK_THROWS_WITH(parse("1\n\nH\xfc 0 0 0\n"), Catch::Contains("'H\xc3\xbc' is no chemical symbol"));
+}
+
+TEST_CASE("extxyz: a text that comes from elsewhere") {
+  std::string text = "1\nenergy=-2\nH 0 0 0\n1\nenergy=x\nH 0 0 0\n";
+  const ByteSource by_threes = [at = std::size_t{0}, &text](char* data, std::size_t bytes) mutable {
+    const std::size_t n = text.copy(data, std::min<std::size_t>(bytes, 3), at);
+    at += n;
+    return n;
+  };
+  ExtxyzReader lines("t.xyz.gz", {}, by_threes, true), frames("t.traj", {}, by_threes, false);
+  Frame frame;
+  CHECK((lines.next(frame) && frame.energy == -2.0 && lines.where() == "t.xyz.gz: frame 0 (line 1)" && lines.end() == 20));
+  CHECK_THROWS_WITH(lines.next(frame), Catch::Contains("t.xyz.gz: frame 1 (counted from 0), line 5: "));
+  CHECK((frames.next(frame) && frames.where() == "t.traj: frame 0"));
+  CHECK_THROWS_WITH(frames.next(frame), Catch::StartsWith("t.traj: frame 1 (counted from 0): the key 'energy'"));
+}
+
 TEST_CASE("extxyz: keys named by the user") {
   LabelKeys keys;
   keys.energy = "REF_energy", keys.forces = "REF_forces", keys.stress = "REF_stress", keys.group = "traj", keys.head = "level", keys.weight = "w";

@@ -28,6 +28,8 @@ TEST_CASE("frame: defects") {
   SECTION("number") { s.numbers[2] = 119, expected = "atom 2 has the atomic number 119, expected 1 to 118"; }
   SECTION("position") { s.positions[3] = {0, not_a_number, 1}, expected = "the position of atom 3 is (0, nan, 1)"; }
   SECTION("cell") { s.cell[1] = {0, not_a_number, 1}, expected = "cell vector 1 is (0, nan, 1)"; }
+  SECTION("far away") { s.positions[3] = {0, 1e308, 1}, expected = "the position of atom 3 is (0, 1e+308, 1), expected at most 1e8 angstrom"; }
+  SECTION("huge cell") { s.cell[1] = {0, -2e8, 1}, expected = "cell vector 1 is (0, -2e+08, 1), expected at most 1e8 angstrom"; }
   SECTION("flat") {
     s.cell[1] = s.cell[0], s.pbc = {true, true, false};
     expected = "it is periodic, but its periodic cell vectors are zero or linearly dependent";

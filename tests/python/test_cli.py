@@ -20,7 +20,6 @@ import adatom
 import adatom.cli
 from adatom import AdatomCalculator
 from adatom.cli import bench as bench_module
-from adatom.cli.evaluate import label
 from adatom.cli.import_model import atomic_numbers
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -80,21 +79,13 @@ def test_eval_needs_labels(adatom_command, model_file, tmp_path):
     process = adatom_command("eval", model_file, tmp_path / "plain.xyz", check=False)
     assert process.returncode == 1 and "--energy-key" in process.stderr
     atoms = bulk("Cu")
-    atoms.info["REF_energy"], atoms.arrays["REF_forces"] = -1.5, np.ones((1, 3))
+    atoms.info["E_tot"], atoms.arrays["my_forces"] = -1.5, np.ones((1, 3))
     ase.io.write(tmp_path / "named.xyz", atoms, format="extxyz")
     process = adatom_command("eval", model_file, tmp_path / "named.xyz", check=False)
     message = " ".join(process.stderr.split())
-    assert process.returncode == 1 and "the entries REF_energy of structures and REF_forces of atoms" in message
-
-
-def test_named_labels():
-    atoms = bulk("Cu")
-    atoms.info.update(REF_energy=-1.5, REF_stress=np.arange(9.0))
-    atoms.arrays["REF_forces"] = np.ones((1, 3))
-    assert label(atoms, "energy", None) is None
-    assert label(atoms, "energy", "REF_energy") == -1.5
-    assert label(atoms, "forces", "REF_forces").shape == (1, 3)
-    np.testing.assert_array_equal(label(atoms, "stress", "REF_stress"), [0, 4, 8, 6, 4, 2])
+    assert process.returncode == 1 and "the entries E_tot, Lattice, Properties, pbc; its columns are my_forces, pos, species" in message
+    rows = adatom_command("eval", model_file, tmp_path / "named.xyz", "--energy-key", "E_tot", "--forces-key", "my_forces", as_json=True)["errors"]
+    assert {row["quantity"] for row in rows} == {"energy", "forces"}
 
 
 def test_relax(adatom_command, model_file, labelled, tmp_path):

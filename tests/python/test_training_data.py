@@ -2,6 +2,7 @@
 """The data of a training run: caches that are larger than memory, hashes, what is refused before training begins."""
 
 import copy
+import gzip
 import json
 import subprocess
 import sys
@@ -163,3 +164,71 @@ def test_a_run_goes_on_as_it_began(config, change, message):
         config[key] = {**config[key], **value} if isinstance(value, dict) and key in config else value
     with pytest.raises(RuntimeError, match=message):
         train(config, resume=True)
+
+
+def test_files_of_other_formats_give_the_same_bits(config, tmp_path):
+    """A compressed file, a trajectory and a folder of DeePMD-kit, without a conversion by hand."""
+    config["training"]["epochs"] = 1
+    train(config)
+    frames = ase.io.read(DATA / "3bpa_sample.extxyz", ":")
+    with gzip.open(tmp_path / "sample.extxyz.gz", "wb") as stream:
+        stream.write((DATA / "3bpa_sample.extxyz").read_bytes())
+    ase.io.write(tmp_path / "sample.traj", frames)
+    system = tmp_path / "deepmd" / "set.000"
+    system.mkdir(parents=True)
+    symbols = sorted(set(frames[0].symbols))
+    np.savetxt(system.parent / "type.raw", [symbols.index(s) for s in frames[0].symbols], fmt="%d")
+    (system.parent / "type_map.raw").write_text("\n".join(symbols))
+    (system.parent / "nopbc").write_text("")
+    for name, values in {
+        "coord": [atoms.positions.ravel() for atoms in frames],
+        "energy": [atoms.calc.results["energy"] for atoms in frames],
+        "force": [atoms.calc.results["forces"].ravel() for atoms in frames],
+    }.items():
+        np.save(system / f"{name}.npy", np.array(values))
+    for name in ("sample.extxyz.gz", "sample.traj", "deepmd"):
+        other = copy.deepcopy(config)
+        other["output"] = str(tmp_path / f"of {name}")
+        other["data"]["train"] = [str(tmp_path / name)]
+        train(other)
+        a, b = tensors(config["output"]), tensors(other["output"])
+        assert all(np.array_equal(a[name], b[name]) for name in a)
+        assert train(other, resume=True).finished
+    (tmp_path / "notes.abc").write_text("Dear diary\n")
+    config["data"]["train"] = [str(tmp_path / "notes.abc")]
+    with pytest.raises((ValueError, RuntimeError), match="notes.abc: ASE cannot read it .* `adatom data convert --format`"):
+        train(config)
+
+
+def test_isolated_atoms_under_another_key(config, tmp_path):
+    """Those of the file have `energy`, the other configurations names of MACE."""
+    config["training"]["epochs"] = 1
+    del config["data"]["isolated_atoms"]
+    atoms = ase.io.read(DATA / "3bpa_isolated_atoms.extxyz", ":")
+    frames = ase.io.read(DATA / "3bpa_sample.extxyz", ":12")
+    for a in frames:
+        a.info["REF_energy"], a.arrays["REF_forces"] = a.calc.results["energy"], a.calc.results["forces"]
+        a.calc = None
+    ase.io.write(tmp_path / "t.extxyz", atoms + frames)
+    config["data"]["train"] = [str(tmp_path / "t.extxyz")]
+    warnings = train(config).warnings
+    assert any("the energy stands under several names: 'REF_energy' in 12 frames, first frame 4, 'energy' in 4 frames, first frame 0" in w for w in warnings)
+    config["data"]["keys"] = {"energy": "REF_energy", "forces": "REF_forces"}
+    warnings = train(config).warnings
+    (warning,) = (w for w in warnings if "isolated atoms of the file without an energy" in w)
+    assert "t.extxyz: frame 0 (line 1): the first of 4" in warning and "entries Properties, REF_energy" in warning and "energy" in warning
+    config["data"]["atomic_energies"] = "least_squares"
+    assert not any("isolated atoms" in w for w in train(config).warnings)
+
+
+def test_ions_are_no_isolated_atoms(config, tmp_path):
+    config["training"]["epochs"] = 1
+    del config["data"]["isolated_atoms"]
+    atoms = ase.io.read(DATA / "3bpa_isolated_atoms.extxyz", ":")
+    ion = next(a for a in atoms if a.symbols[0] == "C").copy()
+    ion.info.update(energy=-1018.2, charge=1, config_type="IsolatedAtom")
+    ase.io.write(tmp_path / "t.extxyz", [ion, *atoms, *ase.io.read(DATA / "3bpa_sample.extxyz", ":12")])
+    config["data"]["train"] = [str(tmp_path / "t.extxyz")]
+    assert any("1 of 17 frames is not neutral (charges up to 1)" in w for w in train(config).warnings)
+    model = tensors(config["output"])
+    assert np.isclose(model["atomic_energies"].ravel(), -1029.489).any() and not np.isclose(model["atomic_energies"].ravel(), -1018.2).any()

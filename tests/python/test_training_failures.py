@@ -72,18 +72,18 @@ def test_labels_that_are_not_numbers(config, tmp_path, frames, label, message):
 
 def test_missing_labels_are_told_with_those_that_are_there(config, tmp_path, frames):
     for atoms in frames:
-        atoms.arrays["dft_forces"] = atoms.calc.results.pop("forces")
+        atoms.arrays["my_forces"] = atoms.calc.results.pop("forces")
     text = refused(with_frames(config, tmp_path, frames))
     assert "data.extxyz: frame 0" in text and "it has no forces; give the key it has in the file as data.keys.forces, or set loss.forces = 0" in text
-    assert "its columns are dft_forces, pos, species" in text
+    assert "its columns are my_forces, pos, species" in text
     text = refused(with_frames(config, tmp_path, frames, keys={"forces": "DFT_forces"}))
-    assert "the forces key 'DFT_forces' is in none of its 12 frames; columns that are: dft_forces, pos, species" in text
+    assert "the forces key 'DFT_forces' is in none of its 12 frames; columns that are: my_forces, pos, species" in text
     config["training"]["epochs"] = 1
-    assert train(with_frames(config, tmp_path, frames, keys={"forces": "dft_forces"})).epochs
+    assert train(with_frames(config, tmp_path, frames, keys={"forces": "my_forces"})).epochs
 
     for atoms in frames[5:]:
         atoms.calc.results.pop("energy")
-    text = refused(with_frames(config, tmp_path, frames, keys={"forces": "dft_forces"}))
+    text = refused(with_frames(config, tmp_path, frames, keys={"forces": "my_forces"}))
     assert "frame 5" in text and "it has no energy" in text
 
 
@@ -100,10 +100,16 @@ def test_stress_fits_need_periodic_cells_and_stresses(config, tmp_path, frames):
     assert "loss.stress is 10.000000, but no configuration of data.train has a stress" in refused(with_frames(config, tmp_path, frames))
     frames[7].cell, frames[7].pbc = 20 * np.eye(3), (True, True, False)
     frames[7].calc.results["stress"] = np.full(6, 0.01)
-    text = refused(with_frames(config, tmp_path, frames))
-    assert "frame 7" in text and "it has a stress, but its cell is not periodic in all directions" in text
-    config["loss"]["stress"] = 0.0  # then nothing asks for it
+    assert "no configuration of data.train has a stress" in refused(with_frames(config, tmp_path, frames))
     config["training"]["epochs"] = 1
+    for i in (1, 2, 3, 4):
+        frames[i].cell, frames[i].pbc = 20 * np.eye(3), True
+        frames[i].calc.results["stress"] = np.full(6, 0.01)
+    warning = "frame 7 (line 204): the first of 1 configurations of the file with a stress whose cell is not periodic in all directions"
+    assert any(warning in text for text in train(with_frames(config, tmp_path, frames)).warnings)
+    frames[7].info["config_stress_weight"] = 0  # then it is no label
+    assert not any(warning in text for text in train(with_frames(config, tmp_path, frames)).warnings)
+    config["loss"]["stress"] = 0.0  # then nothing asks for it
     assert "stress_rmse" not in train(with_frames(config, tmp_path, frames)).epochs[0]["valid"]
 
 

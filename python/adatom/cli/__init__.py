@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated, Optional
 
 import typer
@@ -42,8 +43,19 @@ def _print_version() -> None:
     raise typer.Exit
 
 
+def _show_warning(otherwise):
+    def show(message, category, *place, **more) -> None:
+        if category is UserWarning:
+            typer.secho(f"adatom: warning: {message}", fg="yellow", err=True)
+        else:
+            otherwise(message, category, *place, **more)
+
+    return show
+
+
 def main() -> None:
-    """Runs the command; errors that a user can mend become one line on stderr and exit code 1."""
+    """Runs the command; errors that a user can mend become one line on stderr and exit code 1, Adatom's warnings one line each."""
+    warnings.showwarning = _show_warning(warnings.showwarning)
     try:
         app()
     except MemoryError as error:

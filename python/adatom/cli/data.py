@@ -29,7 +29,7 @@ Format = Annotated[
     ),
 ]
 Key = Optional[str]
-EnergyKey = Annotated[Key, typer.Option("--energy-key", help="Name of the energy in extxyz files, e.g. REF_energy.")]
+EnergyKey = Annotated[Key, typer.Option("--energy-key", help="Name of the energy, e.g. REF_energy; by default free_energy, energy, or another common name.")]
 ForcesKey = Annotated[Key, typer.Option("--forces-key", help="Name of the forces.")]
 StressKey = Annotated[Key, typer.Option("--stress-key", help="Name of the stress.")]
 VirialKey = Annotated[Key, typer.Option("--virial-key", help="Name of the virial; '' reads none.")]
@@ -40,7 +40,7 @@ Head = Annotated[str, typer.Option("--head", help="Head of the frames that name 
 TypeMap = Annotated[Optional[str], typer.Option("--type-map", help="Symbols of DeePMD's types, e.g. O,H, for folders without type_map.raw.")]
 ZeroSmearing = Annotated[
     bool,
-    typer.Option("--zero-smearing", help="Take energies extrapolated to zero smearing, not the free energies that the forces belong to."),
+    typer.Option("--zero-smearing", help="Take energies extrapolated to zero smearing, not the free energies that the forces belong to, where no --energy-key is given."),
 ]
 KeepUnconverged = Annotated[
     bool,

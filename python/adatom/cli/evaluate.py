@@ -10,19 +10,26 @@ from typing import Annotated, Optional
 import typer
 
 from adatom import _pictures
-from adatom.cli import common
+from adatom.cli import common, data
 
 BATCH_ATOMS = 2000  # atoms evaluated together; enough to keep every core busy
 
 
 def evaluate(
     model: common.ModelFile,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Labelled structures: extxyz or anything that ASE reads.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Labelled structures: extxyz, a cache, a folder, or anything that `adatom data` reads.", show_default=False)
+    ],
     output: Annotated[Optional[Path], typer.Option("-o", "--output", help="Draw parity plots into this PNG file.", show_default=False)] = None,
     index: Annotated[str, typer.Option("--index", help="Which structures of the file, as ASE's slices.")] = ":",
-    energy_key: Annotated[Optional[str], typer.Option("--energy-key", help="Name of the energy in the file, e.g. REF_energy.")] = None,
-    forces_key: Annotated[Optional[str], typer.Option("--forces-key", help="Name of the forces in the file, e.g. REF_forces.")] = None,
-    stress_key: Annotated[Optional[str], typer.Option("--stress-key", help="Name of the stress in the file, e.g. REF_stress.")] = None,
+    format: data.Format = None,
+    energy_key: data.EnergyKey = None,
+    forces_key: data.ForcesKey = None,
+    stress_key: data.StressKey = None,
+    virial_key: data.VirialKey = None,
+    head_key: data.HeadKey = None,
+    type_map: data.TypeMap = None,
+    zero_smearing: data.ZeroSmearing = False,
     dtype: common.DTypeOption = common.DType.float64,
     device: common.DeviceOption = common.Device.cpu,
     threads: common.Threads = None,
@@ -31,25 +38,30 @@ def evaluate(
 ) -> None:
     """Compares energies, forces and stresses with the labels of a file.
 
-    Labels are the energy, forces and stress that ASE finds in the file, or the named entries of `info` and `arrays`. Structures
-    without a label are left out of that label's row; a file without any label is an error.
+    Labels are read as by `adatom data` and `adatom train`. Structures without a label are left out of that label's row; so is a stress of weight 0. A file
+    without any label is an error.
     """
-    structures = common.read_structures(file, index)
-    keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
-    pairs = {name: Pairs() for name in keys}
+    names = {"energy": energy_key, "forces": forces_key, "stress": stress_key, "virial": virial_key, "head": head_key}
+    types = type_map.replace(",", " ").split() if type_map else None
+    frames, contents, notes = read(file, index, format, types, not zero_smearing, names)
+    structures = [structure(frame) for frame in frames]
+    pairs = {name: Pairs() for name in UNITS}
     potential = common.load(model, device, dtype, threads, head)
     _warn_of_heads(file, structures, potential)
     with common.progress(as_json) as bar:
         task = bar.add_task("evaluate", total=len(structures))
         for batch in _batches(structures):
             for atoms, result in zip(batch, potential.evaluate(batch)):
-                for name, key in keys.items():
-                    pairs[name].add(atoms, name, label(atoms, name, key), getattr(result, name))
+                for name in pairs:
+                    pairs[name].add(atoms, name, atoms.calc.results.get(name) if atoms.calc else None, getattr(result, name))
             bar.advance(task, len(batch))
     if not any(pair.labels for pair in pairs.values()):
         raise ValueError(
-            f"{file}: no energy, forces or stress to compare with; name them with --energy-key, --forces-key, --stress-key. The file has {_entries(structures)}"
+            f"{file}: no energy, forces or stress to compare with; name them with --energy-key, --forces-key, --stress-key. {contents or 'It has no labels'}"
         )
+    for note in notes:  # of names that are not read only where a row is empty
+        if note["kind"] != "unread" or not all(pair.labels for pair in pairs.values()):
+            typer.secho(f"adatom: {'warning' if note['kind'] == 'warning' else 'note'}: {file}: {note['message']}; {note['advice']}", fg="yellow", err=True)
     rows = [row for name, pair in pairs.items() for row in pair.rows(name)]
     if output:
         _plot(output, pairs)
@@ -138,28 +150,42 @@ def _warn_of_heads(file: Path, structures: list, potential) -> None:
         )
 
 
-def label(atoms, name: str, key: str | None):
-    """The reference value of a structure, or None: entry `key` if given, what ASE's reader found otherwise. Stress as Voigt 6."""
-    import numpy as np
+def read(
+    file: Path, index: str, format: str | None, type_map: list[str] | None, force_consistent: bool, keys: dict[str, str | None]
+) -> tuple[list, str, list[dict[str, str]]]:
+    """The chosen frames of a file; what it has, for messages; what its reader has to say."""
+    from ase.io.formats import string2index
 
-    if key is not None:
-        value = (atoms.arrays if name == "forces" else atoms.info).get(key)
-        if value is None and atoms.calc is not None:  # ASE moves known names such as "energy" there
-            value = atoms.calc.results.get(key)
-    else:
-        value = None if atoms.calc is None else atoms.calc.results.get(name)
-    if name == "stress" and value is not None and np.size(value) == 9:
-        from ase.stress import full_3x3_to_voigt_6_stress
+    from adatom import datasets
+    from adatom.datasets.reading import open_source, reading_notes
 
-        value = full_3x3_to_voigt_6_stress(np.reshape(value, (3, 3)))
-    return value
+    found = format or datasets.detect_format(file)
+    if found not in datasets.FORMATS:
+        raise ValueError(f"--format {found}: expected one of {', '.join(datasets.FORMATS)}")
+    named = datasets.label_keys(**keys)
+    named.free_energy = force_consistent
+    source = open_source(file, found, named, type_map=type_map)
+    frames = list(source)
+    try:
+        chosen = string2index(index)
+        frames = frames[chosen] if isinstance(chosen, slice) else [frames[chosen]]
+    except (IndexError, ValueError, TypeError) as error:
+        raise ValueError(f"--index {index}: expected a number below {len(frames)} or a slice such as 10: or ::5, of the {len(frames)} structures of {file}") from error
+    if not frames:
+        raise ValueError(f"{file}: no structures in it (index {index!r})")
+    for k, frame in enumerate(frames):
+        datasets.frames.refuse_defects(frame, f"{file}: structure {k} of those chosen")
+    return frames, source.contents, reading_notes(source, found)
 
 
-def _entries(structures) -> str:
-    """Names of what the structures carry, for a message."""
-    info = sorted({str(key) for atoms in structures for key in atoms.info})
-    arrays = sorted({key for atoms in structures for key in atoms.arrays} - {"numbers", "positions"})
-    return f"the entries {', '.join(info) or 'none'} of structures and {', '.join(arrays) or 'none'} of atoms"
+def structure(frame):
+    """`ase.Atoms` with those labels that count."""
+    from adatom.datasets import frame_to_atoms
+
+    atoms = frame_to_atoms(frame)
+    if frame.weights[3] == 0 and atoms.calc is not None:
+        atoms.calc.results.pop("stress", None)
+    return atoms
 
 
 def _batches(structures):

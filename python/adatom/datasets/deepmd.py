@@ -19,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from adatom._core import DataError, Frame
+from adatom._core import DataError
+from adatom.datasets.text import extxyz_text
 
 
-def read_deepmd(folder: Path, type_map: list[str] | None = None) -> Iterator[Frame]:
-    """Frames of a system, or of all systems below a folder in the order of their names; each frame's group is its system's folder."""
+def deepmd_text(folder: Path, type_map: list[str] | None = None) -> Iterator[bytes]:
+    """Frames, as extxyz, of a system, or of all systems below a folder in the order of their names; each frame's group is its system's folder."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder of DeePMD-kit at {folder}")
     systems = sorted(file.parent for file in folder.rglob("type.raw"))
@@ -33,7 +34,7 @@ def read_deepmd(folder: Path, type_map: list[str] | None = None) -> Iterator[Fra
         yield from _read_system(system, type_map)
 
 
-def _read_system(system: Path, type_map: list[str] | None) -> Iterator[Frame]:
+def _read_system(system: Path, type_map: list[str] | None) -> Iterator[bytes]:
     from ase.data import atomic_numbers
 
     types = np.atleast_1d(np.loadtxt(system / "type.raw", dtype=int))
@@ -53,7 +54,7 @@ def _read_system(system: Path, type_map: list[str] | None) -> Iterator[Frame]:
         yield from _read_set(folder, system, types, numbers_of_types, periodic)
 
 
-def _read_set(folder: Path, system: Path, types, numbers_of_types, periodic: bool) -> Iterator[Frame]:
+def _read_set(folder: Path, system: Path, types, numbers_of_types, periodic: bool) -> Iterator[bytes]:
     coordinates = _load(folder / "coord.npy", None, 3 * len(types))
     if coordinates is None:
         raise DataError(f"{folder}: there is no coord.npy")
@@ -71,20 +72,15 @@ def _read_set(folder: Path, system: Path, types, numbers_of_types, periodic: boo
         if frame_types.max(initial=-1) >= len(numbers_of_types):
             raise DataError(f"{folder}: frame {i} has the type {frame_types.max()}, but its type map has {len(numbers_of_types)} elements")
         cell = np.reshape(box[i], (3, 3)).astype(float) if periodic else np.zeros((3, 3))
-        stress = None
+        info, arrays = {"group": str(system)}, {}
+        if energy is not None:
+            info["energy"] = float(energy[i, 0])
         if virial is not None and periodic:
             tensor = -np.reshape(virial[i], (3, 3)).astype(float) / abs(np.linalg.det(cell))
-            stress = (0.5 * (tensor + tensor.T))[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
-        yield Frame(
-            numbers_of_types[frame_types[real]].astype(np.int32),
-            np.reshape(coordinates[i], (-1, 3))[real].astype(float),
-            cell,
-            [periodic] * 3,
-            energy=None if energy is None else float(energy[i, 0]),
-            forces=None if forces is None else np.reshape(forces[i], (-1, 3))[real].astype(float),
-            stress=stress,
-            group=str(system),
-        )
+            info["stress"] = 0.5 * (tensor + tensor.T)
+        if forces is not None:
+            arrays["forces"] = np.reshape(forces[i], (-1, 3))[real].astype(float)
+        yield extxyz_text(numbers_of_types[frame_types[real]], np.reshape(coordinates[i], (-1, 3))[real].astype(float), cell, [periodic] * 3, info, arrays)
 
 
 def _load(file: Path, frames: int | None, columns: int):

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from adatom import _core
 from adatom._core import DataError, Frame, LabelKeys
+from adatom.datasets.text import atoms_text
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -17,11 +17,17 @@ LABELS = ("energy", "forces", "stress", "virial", "charges", "config_type", "gro
 
 
 def label_keys(keys: LabelKeys | None = None, **names: str | None) -> LabelKeys:
-    """Names under which an extxyz file keeps its labels, e.g. `label_keys(energy="REF_energy")`. None: the usual name; "": not read.
+    """Names under which a file keeps its labels, e.g. `label_keys(energy="REF_energy")`. None: the usual name, or others that are common where a frame lacks
+    it (docs/data_sets.md); "": not read. A name that is given is the only one that is read.
 
     Raises TypeError for a label that does not exist.
     """
     result = LabelKeys()
+    named = {label for label, name in names.items() if name is not None}
+    if keys is not None:
+        result.free_energy = keys.free_energy
+        named |= keys.named
+    result.named = named
     for label in LABELS:
         if keys is not None:
             setattr(result, label, getattr(keys, label))
@@ -33,40 +39,26 @@ def label_keys(keys: LabelKeys | None = None, **names: str | None) -> LabelKeys:
     return result
 
 
-def frame_from_atoms(atoms: Atoms, *, force_consistent: bool = True, config_type: str = "", group: str = "", head: str = "") -> Frame:
-    """The structure and what its calculator has stored. Nothing is computed, and constraints do not change the forces.
+def frame_from_atoms(
+    atoms: Atoms, *, force_consistent: bool = True, config_type: str = "", group: str = "", head: str = "", keys: LabelKeys | None = None
+) -> Frame:
+    """The structure with the labels that its calculator has stored, or that `info` and `arrays` have under the names of `keys`, as from a file. Nothing is
+    computed, and constraints do not change the forces.
 
     force_consistent: take the free energy, whose derivative the forces are, where there is one (electronic smearing); otherwise the energy
-    extrapolated to zero smearing.
+    extrapolated to zero smearing. config_type, group, head: instead of those of the atoms. Raises DataError for labels that cannot be read.
     """
-    results = {} if atoms.calc is None else getattr(atoms.calc, "results", {})
-    energy = results.get("energy")
-    if force_consistent and results.get("free_energy") is not None:
-        energy = results["free_energy"]
-    stress = results.get("stress")
-    if stress is not None and np.size(stress) == 9:
-        matrix = np.reshape(stress, (3, 3))
-        stress = (0.5 * (matrix + matrix.T))[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
-    if stress is not None and not (np.any(stress) or atoms.cell.rank == 3):
-        stress = None  # zeros of a cell without volume are no label
-    forces, charges = results.get("forces"), results.get("charges")
-    return Frame(
-        np.asarray(atoms.numbers, dtype=np.int32),
-        atoms.positions,
-        np.asarray(atoms.cell),
-        [bool(p) for p in atoms.pbc],
-        energy=None if energy is None else float(energy),
-        forces=None if forces is None else np.asarray(forces, dtype=float),
-        stress=None if stress is None else np.asarray(stress, dtype=float),
-        charges=None if charges is None else np.asarray(charges, dtype=float),
-        config_type=config_type,
-        group=group,
-        head=head,
-    )
+    keys = label_keys(keys)
+    keys.free_energy = keys.free_energy and force_consistent
+    frame = next(_core.ExtxyzReader("atoms", keys, iter([atoms_text(atoms)]), False))
+    for name, value in (("config_type", config_type), ("group", group), ("head", head)):
+        if value:
+            setattr(frame, name, value)
+    return frame
 
 
 def frame_to_atoms(frame: Frame) -> Atoms:
-    """`ase.Atoms` with a SinglePointCalculator that holds the labels; config_type, group and head, where there are any, in `info`."""
+    """`ase.Atoms` with a SinglePointCalculator that holds the labels; config_type, group, head and weights other than 1 in `info`, under their usual names."""
     from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -78,6 +70,10 @@ def frame_to_atoms(frame: Frame) -> Atoms:
     for name in ("config_type", "group", "head"):
         if getattr(frame, name):
             atoms.info[name] = getattr(frame, name)
+    usual = LabelKeys()
+    for name, weight in zip(WEIGHTS, frame.weights):
+        if weight != 1:
+            atoms.info[getattr(usual, name)] = weight
     return atoms
 
 

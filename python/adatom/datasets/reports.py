@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
 from adatom import _core
 from adatom._core import LabelKeys
 from adatom.datasets.frames import LABELS, label_keys
-from adatom.datasets.reading import detect_format, open_source, read
+from adatom.datasets.reading import FORMATS, detect_format, open_source, reading_notes
+
+SEVERITIES = ("error", "warning", "note")
+MOST_LISTED = 3  # files whose entries and columns are listed where labels are missing
 
 
 @dataclass(frozen=True)
@@ -70,22 +73,38 @@ def examine(
         symmetry_frames=symmetry_frames,
         symmetry_tolerance=symmetry_tolerance,
     )
-    seen = []
+    keys.free_energy = keys.free_energy and options.pop("force_consistent", True)
+    default_head = options.pop("default_head", "")
+    seen, notes, contents = [], [], []
     for file in files:
         found = format or detect_format(file)
+        if found not in FORMATS:
+            raise ValueError(f"format = {found!r}, expected one of {', '.join(FORMATS)}")
         number = statistics.add_source(str(file))
-        if found in ("extxyz", "cache") and not options.get("default_head"):
-            source = open_source(Path(file), found, keys)
+        source = open_source(Path(file), found, keys, **options)
+        if not default_head:
             statistics.add_all(source, number, progress)  # without Python in the loop
-            seen.append({"format": found, "entries": getattr(source, "entries", None), "columns": getattr(source, "columns", None)})
-            continue
-        for i, frame in enumerate(read(file, found, keys=keys, **options)):
+        for i, frame in enumerate(source if default_head else ()):
+            frame.head = frame.head or default_head
             statistics.add(frame, number, i)
             if progress:
                 progress(1)
-        seen.append({"format": found, "entries": None, "columns": None})
+        seen.append({"format": found, "entries": getattr(source, "entries", None), "columns": getattr(source, "columns", None)})
+        notes += [(file, note) for note in reading_notes(source, found)]
+        contents.append(f"{file}: {source.contents}" if source.contents else "")
     report = statistics.finish()
     data = json.loads(report.to_json(longest_list))
     for source, more in zip(data["sources"], seen):
         source.update(more)
-    return Report(data, [Finding(**finding) for finding in json.loads(report.findings_json(longest_list))], report.values())
+    findings = [Finding(**finding) for finding in json.loads(report.findings_json(longest_list))]
+    return Report(data, _with_notes(findings, notes, contents), report.values())
+
+
+def _with_notes(findings: list[Finding], notes: list[tuple], contents: list[str]) -> list[Finding]:
+    """Findings with what the files' readers have to say: which names were read and which were not, and, where labels are missing, which there are."""
+    listed = ". ".join(text for text in contents[:MOST_LISTED] if text) + (", ..." if len(contents) > MOST_LISTED else "")
+    findings = [replace(f, advice=f"{f.advice}. {listed}") if listed and f.code in ("no-labels", "missing-energy", "missing-forces") else f for f in findings]
+    for file, note in notes:
+        severity = "warning" if note["kind"] == "warning" else "note"
+        findings.append(Finding(severity, note["code"], f"{file}: {note['message']}", note["advice"], {"count": 0, "first": []}))
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from adatom import _core
 from adatom._core import DataError, LabelKeys, __version__
+from adatom.datasets.compression import open_binary
 from adatom.datasets.conversion import sha256
 from adatom.datasets.frames import LABELS, label_keys
 from adatom.datasets.reading import detect_format, open_source, read
@@ -56,14 +57,9 @@ def split(
         near_tolerance=near_tolerance,
     )
     formats = [format or detect_format(file) for file in files]
+    opening = {name: options[name] for name in ("type_map", "keep_unconverged") if name in options}
     for number, (file, found) in enumerate(zip(files, formats)):
-        if found in ("extxyz", "cache"):
-            splitter.add_all(open_source(Path(file), found, keys), number, progress)  # without Python in the loop
-            continue
-        for i, frame in enumerate(read(file, found, keys=keys, **options)):
-            splitter.add(frame, number, i)
-            if progress:
-                progress(1)
+        splitter.add_all(open_source(Path(file), found, keys, **opening), number, progress)  # without Python in the loop
     part_of = splitter.finish()
     if group_by in ("config_type", "group") and splitter.without_label == len(part_of):
         raise DataError(f"no frame has a {group_by} to group by: name its key (--{group_by.replace('_', '-')}-key), or group by something else")
@@ -100,7 +96,7 @@ def split(
 
 def _copy_text(file: Path, keys: LabelKeys, writers: list, next_part) -> None:
     reader = open_source(file, "extxyz", keys)
-    with file.open("rb") as stream:
+    with open_binary(file) as stream:
         for _ in reader:
             stream.seek(reader.begin)
             writers[next(next_part)].add_text(stream.read(reader.end - reader.begin))

@@ -405,23 +405,18 @@ def errors(model: Path, frames) -> dict[str, float]:
 def _first_data(files: list[str]) -> tuple[list, list]:
     """Labelled configurations, and the isolated atoms among them, where every element has one: these have no environment to learn from, but give atomic
     energies. Raises ValueError that names the file."""
-    import ase.io
-
     from adatom.datasets import read
     from adatom.datasets.frames import frame_to_atoms
 
     rest, isolated = [], []
     for file in files:
-        try:  # ASE keeps all of `info`, such as weights
-            frames = ase.io.read(file, ":") if file.endswith((".xyz", ".extxyz")) else [frame_to_atoms(frame) for frame in read(file)]
-        except Exception as error:  # ASE's readers raise whatever their parsing raises
-            raise ValueError(f"{file}: it cannot be read ({type(error).__name__}: {error})") from error
-        alone = [len(a) == 1 and not a.pbc.any() for a in frames]
-        found = [a for a, lone in zip(frames, alone) if not lone]
+        frames = list(read(file))
+        alone = [frame_to_atoms(frame) for frame in frames if frame.is_isolated_atom() and not frame.is_ion()]
+        found = [frame_to_atoms(frame) for frame in frames if not frame.is_isolated_atom()]
         if not any(a.calc is not None and {"energy", "forces"} <= set(a.calc.results) for a in found):
             raise ValueError(f"{file}: no configuration with energy and forces in it")
         rest += found
-        isolated += [a for a, lone in zip(frames, alone) if lone and a.calc is not None and "energy" in a.calc.results]
+        isolated += [a for a in alone if a.calc is not None and "energy" in a.calc.results]
     covered = {a.symbols[0] for a in isolated} >= {symbol for a in rest for symbol in a.symbols}
     return rest, isolated if covered else []
 

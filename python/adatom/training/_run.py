@@ -56,6 +56,13 @@ def _module():
     return _training
 
 
+def _open(path: str):
+    """What the trainer does not read itself, as extxyz: compressed files, folders of DeePMD-kit, and what ASE reads."""
+    from adatom.datasets.reading import detect_format, open_text
+
+    return open_text(Path(path), detect_format(path))
+
+
 def resolved_config(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration with all defaults filled in. Raises ValueError for one that is wrong, ImportError without torch."""
     return json.loads(_module().resolved_config(_as_json(config)))
@@ -115,7 +122,7 @@ def train(
     trainer = None
     try:
         with stop_on_signals() as signals:
-            trainer = _training.Trainer(document, resume, group, on_device)
+            trainer = _training.Trainer(document, resume, group, on_device, _open)
             result = TrainingResult(model=Path(trainer.model_path), parameters=trainer.parameters, rank=rank, warnings=trainer.warnings)
             result.begins = json.loads(trainer.begins)
             for text in trainer.warnings if rank == 0 else ():
