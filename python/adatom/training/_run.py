@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import warnings
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,8 @@ def _warn(text: str) -> None:
 def _module():
     """adatom._training."""
     try:
-        import torch  # noqa: F401  (loads the libraries that _training is linked with)
+        with _threads_that_wait():
+            import torch  # noqa: F401  (loads the libraries that _training is linked with)
     except ImportError as error:
         raise ImportError("training needs torch: pip install 'adatom[train]'") from error
     try:
@@ -61,6 +64,20 @@ def _open(path: str):
     from adatom.datasets.reading import detect_format, open_text
 
     return open_text(Path(path), detect_format(path))
+
+
+@contextmanager
+def _threads_that_wait():
+    """Torch's threads spin for some 10 ms after each operation, on cores where the engine's work then. What its OpenMP runtime reads when it is loaded makes
+    it some 20 us; a choice of the user's stays."""
+    chosen = any(name in os.environ for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"))
+    if not chosen:
+        os.environ["GOMP_SPINCOUNT"] = "500"
+    try:
+        yield
+    finally:
+        if not chosen:
+            del os.environ["GOMP_SPINCOUNT"]
 
 
 def resolved_config(config: dict[str, Any]) -> dict[str, Any]:
