@@ -169,13 +169,13 @@ with told_to_end():
 def test_a_calculation_that_takes_too_long_ends_with_its_program(tmp_path, monkeypatch):
     sleep = unique_sleep()
     monkeypatch.setenv("SLEEP", sleep)
-    label = label_in(tmp_path, seconds=3.0)
+    label = label_in(tmp_path, seconds=8.0)
     task = _labels.task_of(tmp_path / "q", crystal(), label)
     worker = threading.Thread(target=_labels.work, args=(tmp_path / "q", label))
     worker.start()
     wait_for(lambda: running(sleep))
     worker.join(30.0)
-    assert "took longer than label.seconds = 3" in json.loads((task / "failed.json").read_text())["reason"]
+    assert "took longer than label.seconds = 8" in json.loads((task / "failed.json").read_text())["reason"]
     assert not running(sleep) and not running(task.name)
 
 
