@@ -74,6 +74,7 @@ bool ExtxyzReader::next(Frame& frame) {
   } catch (const std::invalid_argument& error) {
     fail(error.what());
   }
+  for (KeyValue& pair : pairs_) make_utf8(pair.key), make_utf8(pair.value);
   read_comment(frame);
   read_columns();
   read_cell(frame);

@@ -153,6 +153,25 @@ std::string number_text(double value) {
   return text;
 }
 
+void make_utf8(std::string& text) {
+  const auto byte = [&](std::size_t k) { return k < text.size() ? static_cast<unsigned char>(text[k]) : 0u; };
+  for (std::size_t k = 0; k < text.size();) {
+    const unsigned first = byte(k);
+    const std::size_t length = first < 0x80 ? 1 : first >= 0xc2 && first < 0xe0 ? 2 : first >= 0xe0 && first < 0xf0 ? 3 : first >= 0xf0 && first < 0xf5 ? 4 : 0;
+    bool valid = length > 0;
+    for (std::size_t n = 1; n < length; ++n) valid = valid && byte(k + n) >> 6 == 2;
+    // Overlong forms, surrogates, and what is beyond U+10FFFF.
+    const unsigned second = byte(k + 1);
+    if ((first == 0xe0 && second < 0xa0) || (first == 0xed && second >= 0xa0) || (first == 0xf0 && second < 0x90) || (first == 0xf4 && second >= 0x90))
+      valid = false;
+    if (valid) {
+      k += length;
+    } else {
+      text[k++] = '?';
+    }
+  }
+}
+
 std::string in_quotes(std::string_view text) {
   std::string result = "'";
   for (const char c : text.substr(0, 40)) result += static_cast<unsigned char>(c) < 32 || c == 127 ? '?' : c;

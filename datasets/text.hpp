@@ -54,6 +54,9 @@ bool parse_number(std::string_view text, std::int64_t& value);
 /// T, True, TRUE, true, .true., 1 and their counterparts.
 bool parse_bool(std::string_view text, bool& value);
 
+/// Replaces bytes that are no UTF-8, as of a Latin-1 file, by '?': Python's texts, JSON and the terminal take nothing else.
+void make_utf8(std::string& text);
+
 /// Shortest text that reads back to the same bits.
 std::string number_text(double value);
 void append_number(std::string& text, double value);

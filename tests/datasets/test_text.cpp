@@ -133,3 +133,14 @@ TEST_CASE("text: XXH64 of bytes that come in pieces") {
       CHECK(hash.digest() == xxhash64(bytes.data(), n, 5));
     }
 }
+
+TEST_CASE("text: bytes that are no UTF-8") {
+  const auto made = [](std::string text) { return make_utf8(text), text; };
+  for (const char* good : {"", "plain", "\xc3\xa4", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xf4\x8f\xbf\xbf"}) CHECK(made(good) == good);
+  CHECK(made("D\xfcsseldorf") == "D?sseldorf");
+  CHECK(made("\xc3") == "?");
+  CHECK(made("\xc0\x80") == "??");
+  CHECK(made("\xed\xa0\x80") == "???");
+  CHECK(made("\xf4\x90\x80\x80z") == "????z");
+  CHECK(made("\xe2\x82z") == "??z");
+}
