@@ -66,7 +66,7 @@ bool parse_bool(std::string_view text, bool& value);
 std::string number_text(double value);
 void append_number(std::string& text, double value);
 
-/// A text whose bytes are not UTF-8, taken for Latin-1; any other as it is.
+/// A text whose bytes are not UTF-8, taken for Latin-1; any other as it is. Python's texts, JSON and the terminal take nothing but UTF-8.
 std::string to_utf8(std::string_view text);
 
 /// For messages: at most 40 bytes of a text as UTF-8, in quotes, with unprintable bytes replaced.

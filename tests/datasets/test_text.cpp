@@ -133,3 +133,11 @@ TEST_CASE("text: XXH64 of bytes that come in pieces") {
       CHECK(hash.digest() == xxhash64(bytes.data(), n, 5));
     }
 }
+
+TEST_CASE("text: bytes that are no UTF-8") {
+  for (const char* good : {"", "plain", "\xc3\xa4", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xf4\x8f\xbf\xbf"}) CHECK(to_utf8(good) == good);
+  CHECK(to_utf8("D\xfcsseldorf") == "D\xc3\xbcsseldorf");
+  CHECK(to_utf8("\xc3") == "\xc3\x83");
+  CHECK(to_utf8("\xc0\x80") == "\xc3\x80\xc2\x80");
+  for (const char* bad : {"\xed\xa0\x80", "\xf4\x90\x80\x80z", "\xe2\x82z"}) CHECK(to_utf8(bad).size() > std::string(bad).size());
+}

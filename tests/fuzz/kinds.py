@@ -46,7 +46,7 @@ class Models:
         parts, way = ModelParts(raw), rng.random()
         if way < 0.6:
             parts.document = damage_json(parts.document, rng) if rng.random() < 0.3 else {**parts.document, **_deeper(parts.document, rng)}
-        if way > 0.55:
+        if way > 0.5:
             parts.damage_tensors(rng)
         return "model.safetensors", parts.bytes(int(rng.choice([2, 3, 3, 3])), rng if rng.random() < 0.1 else None)
 

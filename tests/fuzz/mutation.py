@@ -64,7 +64,10 @@ def damage_json(tree: Any, rng: np.random.Generator, times: int | None = None) -
                 odd = ODD_NUMBERS if isinstance(value, (int, float)) and rng.random() < 0.8 else ODD_VALUES
                 parent[key] = copy.deepcopy(odd[rng.integers(len(odd))])
             case 3:
-                parent[key] = value * rng.choice([-1, 2, 0.1, 1e6]) if isinstance(value, float) else value + int(rng.choice([-1, 1, 100])) if type(value) is int else None
+                if isinstance(value, float):
+                    parent[key] = float(value * rng.choice([-1, 0.1, 0.9, 1.1, 2, 1e6]))
+                else:
+                    parent[key] = value + int(rng.choice([-1, 1, 100])) if type(value) is int else None
             case 4:
                 del parent[key]
             case 5:
@@ -112,7 +115,7 @@ class ModelParts:
                 case 1 if t.size:
                     t.flat[rng.integers(t.size)] = ODD_WEIGHTS[rng.integers(len(ODD_WEIGHTS))]
                 case 2:
-                    self.tensors[name] = t * rng.choice([-1, 0, 1e3, 1e10, 1e30, 1e-30, 1e100])
+                    self.tensors[name] = t * rng.choice([-1, 0, 0.5, 2, 10, 100, 1e3, 1e10, 1e30, 1e-30, 1e100])
                 case 3 if t.ndim:
                     axis, size = int(rng.integers(t.ndim)), int(rng.choice([0, 1, 2, 5]))
                     self.tensors[name] = np.resize(t, [size if a == axis else n for a, n in enumerate(t.shape)]) if t.size else t

@@ -269,6 +269,6 @@ def test_the_fuzzer(tmp_path):
     sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
     from fuzz_files import fuzz
 
-    for kind, count in (("models", 300), ("data", 300), ("configs", 300), ("checkpoints", 200)):
+    for kind, count in (("models", 200), ("data", 300), ("configs", 200), ("checkpoints", 100)):
         found = fuzz(kind, count, seed=7, keep=tmp_path)
         assert found["failures"] == [] and found["ok"] > 0 and found["refused"] > count / 20
