@@ -61,4 +61,7 @@ void append_number(std::string& text, double value);
 /// For messages: at most 40 characters of a text, in quotes, with unprintable bytes replaced.
 std::string in_quotes(std::string_view text);
 
+/// Three digits, for messages.
+std::string short_number(double value);
+
 }  // namespace adatom::datasets

@@ -24,6 +24,7 @@ add_library(adatom_training STATIC
   epoch_plan.cpp
   errors.cpp
   frames.cpp
+  label_checks.cpp
   loss.cpp
   model.cpp
   optimizer.cpp
