@@ -153,7 +153,8 @@ class Checker {
   }
 
   void check_net_force(const HeadSummary& head) {
-    if (head.median_net_force > most_net_force)
+    const bool zeroed = 2 * static_cast<std::int64_t>(head.zeros.atoms.size()) > head.with_forces;  // which is why they do not add up
+    if (head.median_net_force > most_net_force && !zeroed)
       add(Severity::warning, "net-force",
           "the forces of a frame" + in_head_ + " do not add up to zero: " + short_number(head.median_net_force) + " eV/angstrom (median of the sum's norm)",
           "a model has no net force, so this is noise that it cannot fit: a denser grid or the code's correction of it helps");
@@ -165,7 +166,7 @@ class Checker {
     for (const auto& [z, energy] : isolated)
       if (energy.max - energy.min > same_isolated)
         add(energy.max - energy.min > isolated_contradiction ? Severity::error : Severity::warning, "isolated-atoms",
-            "isolated atoms of " + element_names({z}) + in_head_ + " have energies from " + short_number(energy.min) + " to " + short_number(energy.max) +
+            "isolated atoms of " + element_names({z}) + in_head_ + " have energies from " + number_text(energy.min) + " to " + number_text(energy.max) +
                 " eV; the first is used",
             "keep the one in its ground state (spin)");
     if (head.with_energy == 0) return;

@@ -182,7 +182,7 @@ void Statistics::add_labels(const Frame& frame, const FrameReference& reference,
   head.with_charges += !frame.charges.empty();
 }
 
-void Statistics::add_zeros(const Frame& frame, const Row& row) {
+void Statistics::add_zeros(const Frame& frame, Row& row) {
   if (row.isolated) return;
   ZeroLabels& zeros = report_.heads[frame.head].zeros;
   const Weights& w = frame.weights;
@@ -199,6 +199,7 @@ void Statistics::add_zeros(const Frame& frame, const Row& row) {
   if (row.largest_force == 0) {
     zeros.forces.push_back(row.reference);
   } else if (row.force > least_force) {
+    row.zeroed = true;
     zeros.atoms.push_back(row.reference);
     zeros.count += zeroed, zeros.of += row.atoms;
   }
@@ -305,7 +306,8 @@ void Statistics::find_absurd_forces() {
     for (const Row& row : rows_) {
       if (row.head != h || !row.has_forces || row.isolated) continue;
       const bool absurd = row.largest_force > absurd_force || (row.largest_force > large_force && row.largest_force > far_above_others * usual);
-      const bool net = row.net_force > large_net_force && row.net_force > far_above_others * usual_net && row.net_force > 0.5 * row.largest_force;
+      const bool net =
+          !row.zeroed && row.net_force > large_net_force && row.net_force > far_above_others * usual_net && row.net_force > 0.5 * row.largest_force;
       if (absurd || net) head.absurd_forces.push_back({row.reference, absurd ? row.largest_force : row.net_force, 0});
     }
     std::sort(head.absurd_forces.begin(), head.absurd_forces.end(), [](const Outlier& a, const Outlier& b) { return a.value > b.value; });

@@ -38,6 +38,7 @@ class Statistics {
     std::uint64_t hash = 0;
     std::uint32_t composition = 0, head = 0, atoms = 0;
     bool has_energy = false, has_forces = false, has_stress = false, isolated = false;
+    bool zeroed = false;  // some forces are zero, but should not be
   };
   struct Pairs {  // of a head
     std::vector<double> slopes, mismatches;
@@ -45,7 +46,7 @@ class Statistics {
   };
 
   void add_labels(const Frame& frame, const FrameReference& reference, Row& row);
-  void add_zeros(const Frame& frame, const Row& row);
+  void add_zeros(const Frame& frame, Row& row);
   void add_pair(const Frame& frame, const Row& row);
   void compare(const Frame& frame, const Frame& last, Pairs& pairs) const;
   void sample_crystal(const Frame& frame);

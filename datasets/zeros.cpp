@@ -9,8 +9,8 @@
 namespace adatom::datasets {
 namespace {
 
-constexpr double cutoff = 4.5;            // angstrom
-constexpr double least_one_sided = 0.01;  // fcc with atoms 0.05 angstrom off their sites has 0.02, coordinates of three decimals give 0.0005
+constexpr double cutoff = 4.5;             // angstrom
+constexpr double least_one_sided = 0.004;  // fcc with atoms 0.05 angstrom off their sites has 0.02, coordinates of three decimals give 0.0005
 
 bool is_zero(const Vector3& v) { return v[0] == 0 && v[1] == 0 && v[2] == 0; }
 
