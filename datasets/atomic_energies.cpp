@@ -2,8 +2,10 @@
 #include "datasets/atomic_energies.hpp"
 
 #include <Eigen/Dense>
+#include <algorithm>
 #include <bitset>
 #include <cmath>
+#include <cstdio>
 #include <stdexcept>
 
 #include "adatom/elements.hpp"
@@ -14,12 +16,58 @@ namespace {
 constexpr int unknowns = max_atomic_number + 1;  // column z is element z, column 0 the right-hand side
 constexpr int block_rows = 512;
 
+// Energy per atom above that of the free atoms, eV. Tungsten has -8.9, the most of all crystals; atoms without spin polarization add some.
+constexpr double most_bound = -20.0, highest_bound = 0.1, widest_bound = 12.0;
+
 }  // namespace
 
 Composition composition(const Structure& structure) {
   std::map<int, int> atoms;
   for (const int z : structure.numbers) ++atoms[z];
   return {atoms.begin(), atoms.end()};
+}
+
+int count(const Composition& composition) {
+  int sum = 0;
+  for (const auto& [z, atoms] : composition) sum += atoms;
+  return sum;
+}
+
+std::string suspect_atomic_energies(const std::map<int, double>& energies, const std::vector<CompositionEnergy>& compositions) {
+  std::vector<std::pair<double, std::int64_t>> bound;  // energy above the atoms', eV per atom; frames
+  std::int64_t frames = 0;
+  for (const CompositionEnergy& c : compositions) {
+    double excess = c.energy;
+    const bool known = std::all_of(c.atoms.begin(), c.atoms.end(), [&](const auto& part) {
+      const auto found = energies.find(part.first);
+      if (found != energies.end()) excess -= part.second * found->second;
+      return found != energies.end();
+    });
+    if (known) bound.emplace_back(excess / count(c.atoms), c.frames), frames += c.frames;
+  }
+  if (bound.empty()) return {};
+  std::sort(bound.begin(), bound.end());
+  const auto quantile = [&](double share) {
+    double seen = 0;
+    for (const auto& [energy, n] : bound)
+      if ((seen += static_cast<double>(n)) >= share * static_cast<double>(frames)) return energy;
+    return bound.back().first;
+  };
+  const auto text = [](double energy) {
+    char buffer[32];
+    std::snprintf(buffer, sizeof buffer, "%.3g", energy);
+    return std::string(buffer) + " eV per atom";
+  };
+  // Where all are zero, energies count from something else, perhaps from a crystal.
+  const bool zero = std::all_of(energies.begin(), energies.end(), [](const auto& entry) { return entry.second == 0; });
+  const double middle = quantile(0.5), low = quantile(0.05), high = quantile(0.95);
+  const double highest = zero ? -most_bound : highest_bound;
+  if (middle > highest || middle < most_bound)
+    return "the energies lie " + text(middle) + " above the sum of the atomic energies (median); of bound matter " + text(most_bound) + " to 0 are expected";
+  if (high - low > widest_bound)
+    return "the energies lie " + text(low) + " to " + text(high) + " above the sum of the atomic energies, depending on the composition; of right atomic " +
+           "energies a range of less than " + text(widest_bound) + " is expected";
+  return {};
 }
 
 double AtomicEnergies::energy(const Composition& composition) const {

@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "adatom/elements.hpp"
+#include "datasets/text.hpp"
 
 namespace adatom::datasets {
 namespace {
@@ -16,12 +16,6 @@ constexpr double alike_energy = 5e-3;    // eV per atom, between near-duplicates
 constexpr double least_distance = 0.5;   // angstrom; H2 has 0.74
 constexpr double most_net_force = 0.05;  // eV/angstrom, median over frames; converged DFT has 0.01
 constexpr double same_isolated = 1e-3;   // eV, between isolated atoms of one element
-
-std::string rounded(double value) {
-  std::string text(32, '\0');
-  text.resize(static_cast<std::size_t>(std::snprintf(text.data(), text.size(), "%.3g", value)));
-  return text;
-}
 
 std::string frames(std::size_t n) { return std::to_string(n) + (n == 1 ? " frame" : " frames"); }
 
@@ -35,10 +29,11 @@ class Checker {
     check_missing();
     check_duplicates();
     check_structures();
+    for (Finding& finding : check_labels(report_)) found_.push_back(std::move(finding));
     for (const auto& [name, head] : report_.heads) {
       in_head_ = report_.heads.size() > 1 ? " in head '" + name + "'" : "";
       check_outliers(head);
-      check_labels(head);
+      check_net_force(head);
       check_atomic_energies(head);
     }
     std::stable_sort(found_.begin(), found_.end(), [](const Finding& a, const Finding& b) { return a.severity > b.severity; });
@@ -72,8 +67,11 @@ class Checker {
     const auto missing = [&](const std::vector<FrameReference>& list, std::int64_t with, const char* code, const std::string& what, Severity some) {
       if (list.empty() || good == 0) return;
       if (with == 0)
-        add(what == "stress" ? Severity::note : Severity::warning, code, "no frame has " + std::string(what == "energy" ? "an " : "a ") + what + " label",
-            "leave " + what + " out of the loss, or name its key", {});
+        add(what == "stress" ? Severity::note : Severity::error, code, "no frame has " + std::string(what == "energy" ? "an " : "a ") + what + " label",
+            what == "stress" ? "leave stress out of the loss, or name its key"
+                             : "name its key (`adatom data stats` lists those of the files); training without needs loss." +
+                                   std::string(what == "energy" ? "energy" : "forces") + " = 0",
+            {});
       else
         add(some, code,
             frames(list.size()) + " without " + (what == "energy" ? "an " : "a ") + what + " label, where " + std::to_string(with) +
@@ -126,7 +124,7 @@ class Checker {
       }
       if (contradicting)
         add(near ? Severity::note : Severity::warning, near ? "near-duplicate-labels" : "duplicate-labels",
-            std::to_string(contradicting) + " times " + alike + " has other energies, by up to " + rounded(worst->energy_spread) +
+            std::to_string(contradicting) + " times " + alike + " has other energies, by up to " + short_number(worst->energy_spread) +
                 " eV/atom: " + two(*worst, worst->frames[1]),
             "are they of different levels of theory, spins or settings? Give each its head, or keep one", of_contradicting);
     };
@@ -137,7 +135,7 @@ class Checker {
   void check_structures() {
     if (report_.nearest_distance.count && report_.nearest_distance.min < least_distance)
       add(Severity::warning, "close-atoms",
-          "two atoms are " + rounded(report_.nearest_distance.min) + " angstrom apart in " + text(report_.nearest_frame, report_),
+          "two atoms are " + short_number(report_.nearest_distance.min) + " angstrom apart in " + text(report_.nearest_frame, report_),
           "are the positions in angstrom (not nanometres or fractions of the cell)? Is an atom there twice?", {report_.nearest_frame});
     if (!report_.stress_not_periodic.empty())
       add(Severity::warning, "stress-not-periodic",
@@ -153,23 +151,19 @@ class Checker {
       for (const Outlier& outlier : outliers) list.push_back(outlier.frame);
       add(Severity::warning, code,
           frames(list.size()) + in_head_ + " with " + what + " far from all others; the farthest: " + text(list.front(), report_) + " with " +
-              rounded(outliers.front().value) + " (robust z " + rounded(outliers.front().z) + ")",
+              short_number(outliers.front().value) + " (robust z " + short_number(outliers.front().z) + ")",
           "look at them: a calculation that did not converge, another level of theory, or the rare event that you want", list);
     };
     judge(head.energy_outliers, "energy-outliers", "an energy per atom, less its composition's,");
     judge(head.force_outliers, "force-outliers", "a largest force (eV/angstrom)");
   }
 
-  void check_labels(const HeadSummary& head) {
-    for (const UnitSuspicion& suspicion : head.units)
-      add(Severity::warning, "units", suspicion.quantity + in_head_ + " may be in other units (" + suspicion.unit + "): " + suspicion.reason,
-          "convert to eV, eV/angstrom, eV/angstrom^3 if so");
-    if (head.median_net_force > most_net_force)
+  void check_net_force(const HeadSummary& head) {
+    const bool zeroed = 2 * static_cast<std::int64_t>(head.zeros.atoms.size()) > head.with_forces;  // which is why they do not add up
+    if (head.median_net_force > most_net_force && !zeroed)
       add(Severity::warning, "net-force",
-          "the forces of a frame" + in_head_ + " do not add up to zero: " + rounded(head.median_net_force) + " eV/angstrom (median of the sum's norm)",
+          "the forces of a frame" + in_head_ + " do not add up to zero: " + short_number(head.median_net_force) + " eV/angstrom (median of the sum's norm)",
           "a model has no net force, so this is noise that it cannot fit: a denser grid or the code's correction of it helps");
-    if (head.with_forces > 1 && head.force.max == 0 && head.force.min == 0 && head.atoms > head.frames)
-      add(Severity::error, "zero-forces", "all forces" + in_head_ + " are zero", "were they read? Name their key with --forces-key");
   }
 
   void check_atomic_energies(const HeadSummary& head) {
@@ -177,11 +171,17 @@ class Checker {
     for (const IsolatedAtom& atom : head.isolated_atoms) isolated[atom.element].add(atom.energy);
     for (const auto& [z, energy] : isolated)
       if (energy.max - energy.min > same_isolated)
-        add(Severity::warning, "isolated-atoms",
-            "isolated atoms of " + element_names({z}) + in_head_ + " have energies from " + rounded(energy.min) + " to " + rounded(energy.max) +
+        add(energy.max - energy.min > isolated_contradiction ? Severity::error : Severity::warning, "isolated-atoms",
+            "isolated atoms of " + element_names({z}) + in_head_ + " have energies from " + number_text(energy.min) + " to " + number_text(energy.max) +
                 " eV; the first is used",
             "keep the one in its ground state (spin)");
     if (head.with_energy == 0) return;
+    std::map<int, double> known;
+    for (const auto& [z, entry] : head.atomic_energies.elements)
+      if (entry.origin == AtomicEnergies::Origin::isolated_atom) known[z] = entry.energy;
+    if (const std::string reason = suspect_atomic_energies(known, head.compositions); !reason.empty())
+      add(Severity::warning, "atomic-energies", "the energies of the isolated atoms" + in_head_ + " do not belong to the others: " + reason,
+          "are they of the same level of theory, code and unit, and all energies totals?");
     std::vector<int> without;
     for (const auto& [z, element] : head.elements)
       if (!isolated.count(z)) without.push_back(z);

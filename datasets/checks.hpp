@@ -24,6 +24,10 @@ struct Finding {
 /// What is wrong with the data sets of a report, the worst first.
 std::vector<Finding> check(const Report& report);
 
+/// Of these, what is wrong with labels: units, zeros, absurd forces, energies, forces and stresses that contradict each other, cells that are not
+/// periodic. Training warns of them too.
+std::vector<Finding> check_labels(const Report& report);
+
 std::string to_json(const std::vector<Finding>& findings, const Report& report, std::size_t longest_list = 1000);
 
 }  // namespace adatom::datasets

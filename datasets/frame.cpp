@@ -11,6 +11,8 @@
 namespace adatom::datasets {
 namespace {
 
+constexpr double farthest = 1e9;  // angstrom, from the origin: there doubles are 1e-7 apart
+
 bool finite(const Vector3& v) { return std::isfinite(v[0]) && std::isfinite(v[1]) && std::isfinite(v[2]); }
 
 bool near(const Vector3& v) { return std::abs(v[0]) <= farthest && std::abs(v[1]) <= farthest && std::abs(v[2]) <= farthest; }
@@ -51,6 +53,11 @@ void check_structure(const Structure& s, std::vector<std::string>& found) {
   for (std::size_t i = 0; i < s.positions.size(); ++i)
     if (!near(s.positions[i])) {
       found.push_back("the position of atom " + std::to_string(i) + " is " + text(s.positions[i]) + beyond(s.positions[i]));
+      break;
+    }
+  for (std::size_t i = 0; i < s.positions.size(); ++i)
+    if (finite(s.positions[i]) && !(norm(s.positions[i]) < farthest)) {
+      found.push_back("the position of atom " + std::to_string(i) + " is " + text(s.positions[i]) + ", too far away for its cell and neighbours to be found");
       break;
     }
   for (int k = 0; k < 3; ++k)

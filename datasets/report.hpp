@@ -49,6 +49,24 @@ struct UnitSuspicion {
 struct EnergyForceSlope {
   std::int64_t pairs = 0;                   ///< of frames with the same atoms and cell, less than 0.1 angstrom apart
   double median = 0.0, q1 = 0.0, q3 = 0.0;  ///< of dE / (-F . dx): 1 if they do; median and quartiles
+  std::int64_t compared = 0;                ///< pairs whose energies or work differ by more than noise (0.01 eV)
+  double mismatch = 0.0;                    ///< of these, the median of |dE + F . dx| / max(|dE|, |F . dx|): near 0 if they do
+};
+
+/// Do energies and stresses belong together? Where the cell is strained by e, dE + F . dx = V s : e (statistics_pairs.cpp).
+struct StressSlope {
+  std::int64_t pairs = 0;         ///< of frames with the same atoms and cells that differ by less than 10 %
+  double median = 0.0;            ///< of (dE + F . dx) / (V s : e): 1 if they do
+  double weighted = 0.0;          ///< the same of the sums over all pairs
+  std::int64_t frames = 0;        ///< of the most frequent composition whose volume varies by more than 2 %
+  double volume_correlation = 0;  ///< of these, Spearman's of volume and stress: positive, a crystal that is stretched wants to shrink
+};
+
+/// Labels of exactly zero that symmetry does not explain, in frames whose weights let them count.
+struct ZeroLabels {
+  std::vector<FrameReference> energy, forces, stress;  ///< energy and all components of all forces or of the stress
+  std::vector<FrameReference> atoms;                   ///< frames where some atoms' forces are zero, others are not
+  std::int64_t count = 0, of = 0;                      ///< atoms whose forces are zero in `atoms`, and all atoms of these frames
 };
 
 struct IsolatedAtom {
@@ -64,11 +82,19 @@ struct HeadSummary {
   std::map<int, ElementSummary> elements;
   Range frame_size, energy_per_atom, force, largest_force, net_force, stress;  ///< `force`, `stress`: components; `largest_force`, `net_force`: norms
   double median_net_force = 0.0;
-  AtomicEnergies atomic_energies;  ///< isolated atoms where there are any, least squares for the others
+  double residual_width = 0.0;                  ///< as `residual`, robust: 1.4826 MAD, which outliers do not change
+  double median_force = 0.0;                    ///< of the frames' root mean squares of force components
+  double median_stress = 0.0;                   ///< of the frames' root mean squares of stress components
+  double per_atom_residual = 0.0;               ///< standard deviation from a fit that takes the labels for energies per atom
+  std::vector<CompositionEnergy> compositions;  ///< with energies, without isolated atoms
+  AtomicEnergies atomic_energies;               ///< isolated atoms where there are any, least squares for the others
   std::vector<IsolatedAtom> isolated_atoms;
   Range residual;  ///< energy per atom after the least-squares fit of the composition, without isolated atoms
   std::vector<Outlier> energy_outliers, force_outliers;
+  std::vector<Outlier> absurd_forces;  ///< far larger than any model can learn, or with a net force far above the others'; value: largest or net force
+  ZeroLabels zeros;
   EnergyForceSlope slope;
+  StressSlope stress_slope;
   std::vector<UnitSuspicion> units;
 };
 
@@ -106,6 +132,7 @@ struct Report {
   std::vector<FrameReference> without_energy, without_forces, without_stress;  ///< the last: periodic frames only; forces: not of isolated atoms
   std::int64_t isolated_without_energy = 0;                                    ///< isolated atoms of the first list
   std::vector<FrameReference> stress_not_periodic;                             ///< a stress in a cell that is not periodic along all vectors
+  std::vector<FrameReference> filled_not_periodic;                             ///< a cell that atoms fill like a crystal's, and pbc = F
   Range nearest_distance;                                                      ///< angstrom; of each frame the shortest below 5
   FrameReference nearest_frame;
   std::vector<DuplicateSet> duplicates, near_duplicates;  ///< bit by bit; by fingerprint, without those of the first list alone

@@ -86,7 +86,21 @@ Json json(const HeadSummary& head, std::size_t longest) {
   document["isolated_atoms"] = json(head.isolated_atoms, longest);
   document["energy_outliers"] = json(head.energy_outliers, longest);
   document["force_outliers"] = json(head.force_outliers, longest);
-  document["energy_force_slope"] = {{"pairs", head.slope.pairs}, {"median", head.slope.median}, {"quartiles", {head.slope.q1, head.slope.q3}}};
+  document["absurd_forces"] = json(head.absurd_forces, longest);
+  document["energy_force_slope"] = {{"pairs", head.slope.pairs},
+                                    {"median", head.slope.median},
+                                    {"quartiles", {head.slope.q1, head.slope.q3}},
+                                    {"compared", head.slope.compared},
+                                    {"mismatch", head.slope.mismatch}};
+  document["energy_stress_slope"] = {{"pairs", head.stress_slope.pairs},
+                                     {"median", head.stress_slope.median},
+                                     {"weighted", head.stress_slope.weighted},
+                                     {"frames", head.stress_slope.frames},
+                                     {"volume_correlation", head.stress_slope.volume_correlation}};
+  document["zeros"] = {{"energy", json(head.zeros.energy, longest)},
+                       {"forces", json(head.zeros.forces, longest)},
+                       {"stress", json(head.zeros.stress, longest)},
+                       {"atoms", json(head.zeros.atoms, longest)}};
   Json& units = document["unit_suspicions"] = Json::array();
   for (const UnitSuspicion& suspicion : head.units) units.push_back({{"quantity", suspicion.quantity}, {"unit", suspicion.unit}, {"reason", suspicion.reason}});
   return document;
@@ -118,6 +132,7 @@ std::string to_json(const Report& report, std::size_t longest) {
   document["without_forces"] = json(report.without_forces, longest);
   document["without_stress"] = json(report.without_stress, longest);
   document["stress_not_periodic"] = json(report.stress_not_periodic, longest);
+  document["filled_not_periodic"] = json(report.filled_not_periodic, longest);
   document["nearest_distance"] = json(report.nearest_distance);
   if (report.nearest_distance.count) document["nearest_distance"]["at"] = json(report.nearest_frame);
   document["duplicates"] = json_of_copies(report.duplicates, longest);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "datasets/text.hpp"
 
+#include <cstdio>
+
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -205,6 +207,12 @@ std::string in_quotes(std::string_view text) {
   std::string result = "'";
   for (const char c : whole.substr(0, length)) result += static_cast<unsigned char>(c) < 32 || c == 127 ? '?' : c;
   return result + (length < whole.size() ? "...'" : "'");
+}
+
+std::string short_number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g", value);
+  return text;
 }
 
 }  // namespace adatom::datasets

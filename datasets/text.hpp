@@ -72,4 +72,7 @@ std::string to_utf8(std::string_view text);
 /// For messages: at most 40 bytes of a text as UTF-8, in quotes, with unprintable bytes replaced.
 std::string in_quotes(std::string_view text);
 
+/// Three digits, for messages.
+std::string short_number(double value);
+
 }  // namespace adatom::datasets

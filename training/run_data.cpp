@@ -7,10 +7,9 @@
 #include "adatom/elements.hpp"
 #include "datasets/atomic_energies.hpp"
 #include "datasets/random.hpp"
-#include "datasets/statistics.hpp"
-#include "datasets/units.hpp"
 #include "training/data_checks.hpp"
 #include "training/frames.hpp"
+#include "training/label_checks.hpp"
 
 namespace adatom::training {
 namespace {
@@ -51,34 +50,6 @@ void hold_out(const RunConfig& config, RunData& data) {
   if (count == 0)
     throw std::invalid_argument("no configuration of data.train can be held out for validation: each is the only one with some element; set data.valid");
   data.valid = data.train.split(chosen);
-}
-
-/// Ranges of energies and forces that suggest other units than eV and angstrom. Of large sets runs of neighbours are looked at, since some signs are
-/// in the differences of neighbouring frames.
-void suspect_units(const FrameSet& set, const IsolatedAtoms& isolated, std::vector<std::string>& warnings) {
-  constexpr std::size_t run = 100, most = 10000;
-  const std::size_t stride = std::max(run, (set.size() / most + 1) * run);
-  datasets::StatisticsOptions options;
-  options.near_duplicates = false;
-  options.symmetry_frames = 0;
-  datasets::Statistics statistics(options);
-  for (const auto& file : set.files()) statistics.add_source(file->path);
-  for (const auto& [head, energies] : isolated)
-    for (const auto& [z, energy] : energies) {
-      Frame atom;
-      atom.structure.numbers = {z}, atom.structure.positions = {{}};
-      atom.energy = energy, atom.head = head;
-      statistics.add(atom, {});
-    }
-  Frame space;
-  for (std::size_t k = 0; k < set.size(); ++k)
-    if (set.size() <= most || k % stride < run)
-      statistics.add(set.get(k, space), {static_cast<int>(set.info(k).file), static_cast<std::int64_t>(set.info(k).index)});
-  const datasets::Report report = statistics.finish();
-  for (const auto& [name, head] : report.heads)
-    for (const datasets::UnitSuspicion& s : datasets::suspect_units(head))
-      warnings.push_back("the " + s.quantity + " of data.train" + (name.empty() ? "" : ", head '" + name + "',") + " may be in " + s.unit + ": " + s.reason +
-                         ". Adatom expects eV and angstrom; `adatom data check` tells more");
 }
 
 void suggest_caches(const FrameSet& set, std::vector<std::string>& warnings) {
@@ -157,7 +128,7 @@ RunData read_data(const RunConfig& config) {
   check_sets(config, data);
   data.provenance["train"] = data.train.provenance();
   data.provenance["valid"] = data.valid.provenance();
-  suspect_units(data.train, data.isolated, data.warnings);
+  check_labels(config, data);
   suggest_caches(data.train, data.warnings);
   return data;
 }

@@ -29,6 +29,7 @@ add_library(adatom_training STATIC
   errors.cpp
   folder_lock.cpp
   frames.cpp
+  label_checks.cpp
   loss.cpp
   model.cpp
   optimizer.cpp

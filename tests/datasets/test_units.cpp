@@ -72,16 +72,15 @@ TEST_CASE("units: slopes of energies against forces") {
 
 TEST_CASE("units: all-electron energies in hartree") {
   HeadSummary head;
-  head.atomic_energies.fitted = head.atomic_energies.rank = 3;
+  for (const int z : {1, 6, 8}) head.atomic_energies.elements[z] = {};
   const auto set = [&head](double scale) {
-    // Free atoms, hartree: PBE.
-    for (const auto& [z, energy] : {std::pair{1, -0.499}, {6, -37.80}, {8, -75.02}}) head.atomic_energies.elements[z] = {scale * energy};
+    head.compositions = {{{{1, 4}, {6, 1}}, 3, -40.47 * scale}, {{{1, 2}, {8, 1}}, 4, -76.38 * scale}, {{{6, 1}, {8, 2}}, 2, -188.48 * scale}};  // PBE
     return suspect_units(head);
   };
   CHECK(names(set(1.0), "energy", "hartree"));
   CHECK(names(set(2.0), "energy", "rydberg"));
   CHECK(names(set(627.5), "energy", "kcal/mol"));
   CHECK(set(27.2114).empty());
-  head.atomic_energies.rank = 2;
-  CHECK(set(1.0).empty());
+  head.compositions = {{{{6, 1}, {8, 2}}, 2, -2 * 188.48}};
+  CHECK(suspect_units(head).empty());  // rydberg, or pseudopotentials
 }
