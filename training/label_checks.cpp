@@ -67,10 +67,11 @@ void refuse_contradiction(const RunData& data, const DataOptions& options) {
 bool of_atoms(const RunData& data, const std::string& head, const DataOptions& options) {
   if (options.atomic_energies == "least_squares") return false;
   if (options.atomic_energies != "auto" || !options.atomic_energy_of.empty()) return true;
-  return data.isolated.count(head) || data.isolated.count("");
+  return !isolated_atoms(data, head).empty();
 }
 
 void suspect_energies(const RunConfig& config, const datasets::Report& report, RunData& data) {
+  if (config.data.atomic_energies == "model") return;
   if (config.model.contains("file") && config.data.atomic_energies == "auto" && config.data.atomic_energy_of.empty()) return;  // the model's are kept
   if (std::none_of(data.heads.begin(), data.heads.end(), [&](const std::string& head) { return of_atoms(data, head, config.data); })) return;
   const auto rows = atomic_energies(data, config.data);
