@@ -123,8 +123,7 @@ void FrameSet::add(const std::string& path, const RunConfig& config, IsolatedAto
   std::string missing;  // told after the whole file: by then its reader knows whether a key is in no frame at all, and says so itself
   const auto take = [&](const Frame& frame, const std::string& where) {
     if (datasets::is_isolated_atom(frame)) {
-      if (isolated && frame.energy && frame.size() == 1 && !datasets::is_ion(frame))
-        (*isolated)[frame.head].emplace(frame.structure.numbers[0], *frame.energy);
+      if (isolated && frame.energy && frame.size() == 1 && !datasets::is_ion(frame)) (*isolated)[frame.head].emplace(frame.structure.numbers[0], *frame.energy);
       if (isolated && !frame.energy && without_energy++ == 0) first_without = where;
       return false;
     }
