@@ -85,8 +85,9 @@ class Checker {
 
   std::string isolated_atoms_without() const {
     const auto n = report_.isolated_without_energy;
-    return n == 0 ? "" : "; " + frames(static_cast<std::size_t>(n)) + " of them " + (n == 1 ? "is an isolated atom" : "are isolated atoms") +
-                             ", which give no atomic energies then: has their energy another key?";
+    return n == 0 ? ""
+                  : "; " + std::to_string(n) + " of them " + (n == 1 ? "is an isolated atom" : "are isolated atoms") +
+                        ", which give no atomic energies then: has their energy another key?";
   }
 
   void check_duplicates() {

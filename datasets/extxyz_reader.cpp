@@ -61,8 +61,8 @@ std::string ExtxyzReader::line_text(const std::string& before, std::int64_t line
 std::string ExtxyzReader::where() const { return file_.string() + ": frame " + std::to_string(index_) + line_text(" (", first_line_, ")"); }
 
 void ExtxyzReader::fail(const std::string& what) const {
-  throw DataError(file_.string() + ": frame " + std::to_string(index_) + " (counted from 0)" + line_text(", ", error_line_ ? error_line_ : lines_.number(), "") +
-                  ": " + what);
+  throw DataError(file_.string() + ": frame " + std::to_string(index_) + " (counted from 0)" +
+                  line_text(", ", error_line_ ? error_line_ : lines_.number(), "") + ": " + what);
 }
 
 std::vector<ReadingNote> ExtxyzReader::notes() const { return label_notes_.notes(index_ + 1, {&entries_, &columns_}, keys_); }
@@ -73,6 +73,7 @@ bool ExtxyzReader::next(Frame& frame) {
   std::string_view line;
   do {
     if (!lines_.next(line)) {
+      if (index_ < 0 && !has_lines_) return false;  // all were left out, which was said
       if (index_ < 0) throw DataError(file_.string() + ": it has no frames: expected the number of atoms in its first line");
       check_keys();
       return false;

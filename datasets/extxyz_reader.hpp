@@ -90,7 +90,7 @@ class ExtxyzReader : public FrameSource {
   std::uint64_t begin_ = 0;
   std::vector<KeyValue> pairs_;
   const KeyValue* energy_ = nullptr;  // of these
-  std::string properties_;  // of the columns below
+  std::string properties_;            // of the columns below
   std::vector<Column> table_;
   bool announced_ = false;  // by Properties, so that a line must have exactly these columns
   std::vector<std::string_view> words_;

@@ -16,10 +16,10 @@ namespace adatom::datasets {
 /// Energies and stresses are entries of the comment line, forces and charges columns.
 /// Where a frame lacks the usual name of its energy, forces or stress, and no key was named, those of other_names (label_names.hpp) are taken.
 struct LabelKeys {
-  std::string energy = "energy";  ///< and before it "free_energy", whose derivative the forces are, if `free_energy` is set
-  std::string forces = "forces";  ///< and "force"
-  std::string stress = "stress";  ///< 9 numbers (3x3) or 6 (Voigt)
-  std::string virial = "virial";  ///< and "virials"; 9 or 6 numbers, eV: stress = -virial / volume
+  std::string energy = "energy";    ///< and before it "free_energy", whose derivative the forces are, if `free_energy` is set
+  std::string forces = "forces";    ///< and "force"
+  std::string stress = "stress";    ///< 9 numbers (3x3) or 6 (Voigt)
+  std::string virial = "virial";    ///< and "virials"; 9 or 6 numbers, eV: stress = -virial / volume
   std::string charges = "charges";  ///< and "charge"
   std::string config_type = "config_type";
   std::string group = "group";

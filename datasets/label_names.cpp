@@ -67,8 +67,8 @@ std::optional<Label> promised_label(std::string_view name) {
   const std::string word = lower(name);
   for (const char* other : {"weight", "kinetic", "cutoff"})
     if (word.find(other) != word.npos) return std::nullopt;
-  static const std::pair<std::string_view, Label> endings[] = {{"energy", Label::energy},   {"energies", Label::energy}, {"forces", Label::forces},
-                                                               {"force", Label::forces},    {"stress", Label::stress},   {"stresses", Label::stress},
+  static const std::pair<std::string_view, Label> endings[] = {{"energy", Label::energy},  {"energies", Label::energy}, {"forces", Label::forces},
+                                                               {"force", Label::forces},   {"stress", Label::stress},   {"stresses", Label::stress},
                                                                {"virials", Label::virial}, {"virial", Label::virial}};
   for (const auto& [ending, label] : endings) {
     const bool ends = word.size() >= ending.size() && word.compare(word.size() - ending.size(), ending.size(), ending) == 0;
@@ -104,16 +104,18 @@ void LabelNotes::spin(double spin) {
   spins_ = {std::min(spins_->first, spin), std::max(spins_->second, spin)};
 }
 
-void LabelNotes::note_choice(std::vector<ReadingNote>& found, std::int64_t frames) const {
+void LabelNotes::note_choice(std::vector<ReadingNote>& found, std::int64_t frames, const LabelKeys& keys) const {
   std::string list;
   std::set<std::string> families;
   bool other = false;
-  for (const Label label : labels)
+  for (const Label label : labels) {
+    if (keys.named.count(usual_name(label))) continue;
     for (const auto& [name, use] : uses_[index(label)]) {
       families.insert(family(name));
       other = other || !family(name).empty();
       append(list, usual_name(label) + " from " + in_quotes(name) + " (" + std::to_string(use.frames) + " of " + frames_text(frames) + ")");
     }
+  }
   if (!other) return;
   if (families.size() > 1)
     found.push_back({ReadingNote::Kind::warning, "label-names-mixed", "labels are read under names of different kinds: " + list,
@@ -157,17 +159,19 @@ void LabelNotes::note_charges(std::vector<ReadingNote>& found, std::int64_t fram
   if (charged_ == 0 && !spins) return;
   std::string message;
   if (charged_ > 0)
-    message = std::to_string(charged_) + " of " + frames_text(frames) + (charged_ == 1 ? " is" : " are") + " not neutral (charges up to " + rounded(largest_) + ")";
+    message =
+        std::to_string(charged_) + " of " + frames_text(frames) + (charged_ == 1 ? " is" : " are") + " not neutral (charges up to " + rounded(largest_) + ")";
   if (spins) message += (message.empty() ? "" : ", ") + std::string("spins are from ") + rounded(spins_->first) + " to " + rounded(spins_->second);
   message += ": charges and spins are not part of the model";
-  if (ions_ > 0) message += "; " + std::to_string(ions_) + " of them " + (ions_ == 1 ? "is an isolated ion" : "are isolated ions") + ", not taken for atomic energies";
+  if (ions_ > 0)
+    message += "; " + std::to_string(ions_) + " of them " + (ions_ == 1 ? "is an isolated ion" : "are isolated ions") + ", not taken for atomic energies";
   found.push_back({ReadingNote::Kind::warning, "charged", message, "train on frames of one charge and spin, or give each a head of its own"});
 }
 
 std::vector<ReadingNote> LabelNotes::notes(std::int64_t frames, const std::vector<const std::map<std::string, std::int64_t>*>& names,
                                            const LabelKeys& keys) const {
   std::vector<ReadingNote> found;
-  note_choice(found, frames);
+  note_choice(found, frames, keys);
   note_mixtures(found);
   note_differences(found);
   note_charges(found, frames);

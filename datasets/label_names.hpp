@@ -47,7 +47,7 @@ class LabelNotes {
   };
   using Uses = std::map<std::string, Use, std::less<>>;
 
-  void note_choice(std::vector<ReadingNote>& found, std::int64_t frames) const;
+  void note_choice(std::vector<ReadingNote>& found, std::int64_t frames, const LabelKeys& keys) const;
   void note_mixtures(std::vector<ReadingNote>& found) const;
   void note_differences(std::vector<ReadingNote>& found) const;
   void note_charges(std::vector<ReadingNote>& found, std::int64_t frames) const;

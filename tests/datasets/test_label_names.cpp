@@ -83,7 +83,7 @@ TEST_CASE("labels: the free energy goes with the forces") {
   LabelKeys zero_smearing;
   zero_smearing.free_energy = false;
   CHECK(read(text, zero_smearing).frames[0].energy == -3.0);
-  CHECK(read(frame(2, ":forces:R:3", "energy=-3 free_energy=-3.001", "0 0 0")).notes.empty());  // as smearing differs
+  CHECK(read(frame(2, ":forces:R:3", "energy=-3 free_energy=-3.001", "0 0 0")).note("labels-differ").empty());  // as smearing differs
 }
 
 TEST_CASE("labels: a second set is compared, and what is not read is listed") {
@@ -104,7 +104,8 @@ TEST_CASE("labels: charges and spins") {
   CHECK((is_ion(r.frames[0]) && r.frames[0].charges == std::vector<double>{1.0}));
   CHECK((!is_ion(r.frames[1]) && !is_ion(r.frames[2]) && r.frames[2].charges.empty()));
   CHECK(r.note("charged") ==
-        "2 of 3 frames are not neutral (charges up to -2): charges and spins are not part of the model; 1 of them is an isolated ion, not taken for atomic energies");
+        "2 of 3 frames are not neutral (charges up to -2): charges and spins are not part of the model; 1 of them is an isolated ion, not taken for atomic "
+        "energies");
   CHECK(read(frame(2, "", "energy=-3 charge=0 spin=1")).note("charged").empty());
   CHECK_THAT(read(frame(2, "", "spin=1") + frame(2, "", "spin=3")).note("charged"), Catch::Contains("spins are from 1 to 3"));
 }
