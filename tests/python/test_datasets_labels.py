@@ -15,6 +15,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from dataset_files import crystals, same, shared_file, write_crystals
 
 from adatom import datasets
@@ -63,12 +64,14 @@ def written(tmp_path: Path, structures: list[Atoms], suffix: str) -> Path:
 def test_keys_mean_the_same_in_every_format(tmp_path, suffix, keys):
     structures = two_theories()
     ase.io.write(tmp_path / "plain.extxyz", structures)
+    if suffix == "traj":  # in which ASE keeps `info`, but no arrays of other names
+        keys = {label: key for label, key in keys.items() if label != "forces"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = list(datasets.read(tmp_path / "plain.extxyz", **keys))
         file = written(tmp_path, structures, suffix)
         frames = list(datasets.read(file, **keys))
-    assert expected[2].energy == (-9.0 if "forces" in keys else None if keys else structures[2].calc.results["energy"])
+    assert expected[2].energy == (-9.0 if "stress" in keys else None if keys else structures[2].calc.results["energy"])
     assert [frame.head for frame in expected] == ["scan", "pbe"] * 2 and expected[0].weights == [1, 0.5, 1, 1]
     if suffix == "db":  # whose rows have the cell to the last bit, and text files 8 digits of positions
         for frame, other in zip(frames, expected, strict=True):
@@ -78,7 +81,8 @@ def test_keys_mean_the_same_in_every_format(tmp_path, suffix, keys):
     elif suffix == "traj":
         for frame, atoms in zip(frames, structures, strict=True):
             np.testing.assert_array_equal(frame.positions, atoms.positions)
-            np.testing.assert_array_equal(frame.forces, atoms.arrays["REF_forces"] if "forces" in keys else atoms.calc.results["forces"])
+            np.testing.assert_array_equal(frame.forces, atoms.calc.results["forces"])
+            np.testing.assert_array_equal(frame.stress, [0.1, 0.2, 0.3, 0, 0, 0] if "stress" in keys else atoms.calc.results["stress"])
             assert (frame.head, frame.group) == (atoms.info["head"], atoms.info["traj" if "group" in keys else "group"])
     else:
         assert_alike(frames, expected)
@@ -204,6 +208,8 @@ def test_eval_reads_what_the_others_read(adatom_command, model_file, tmp_path):
         atoms.arrays["force"] = results["forces"]
     ase.io.write(tmp_path / "t.extxyz", structures)
     datasets.convert([tmp_path / "t.extxyz"], tmp_path / "t.cache")
+    for atoms in structures:  # in a trajectory ASE keeps `info`, but no arrays of other names
+        atoms.calc = SinglePointCalculator(atoms, forces=atoms.arrays.pop("force"))
     ase.io.write(tmp_path / "t.traj", structures)
     process = adatom_command("eval", model_file, tmp_path / "t.extxyz")
     assert "labels are read under names of different kinds: energy from 'REF_energy'" in " ".join(process.stderr.split())
@@ -234,5 +240,5 @@ def test_texts_that_are_no_utf8(adatom_command, tmp_path):
 
 def test_unknown_files_name_what_is_known(tmp_path):
     (tmp_path / "notes.abc").write_text("Dear diary\n")
-    with pytest.raises(datasets.DataError, match=r"notes\.abc: ASE cannot read it as ase .* expected one of extxyz, .* `adatom data convert --format`"):
+    with pytest.raises(datasets.DataError, match=r"notes\.abc: ASE cannot read it as ase .* expected one of extxyz, .*`adatom data convert --format`"):
         list(datasets.read(tmp_path / "notes.abc"))
