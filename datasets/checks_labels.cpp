@@ -95,7 +95,7 @@ class LabelChecker {
         add(Severity::warning, "stress-sign", "the stress" + in_head_ + " has the wrong sign: " + fact, advice);
       else if (std::abs(s.weighted) < unrelated_stress && std::abs(s.median) < unrelated_stress)
         add(Severity::warning, "stress-units", "the stress" + in_head_ + " may be in other units or of another calculation: " + fact,
-            "convert to eV/angstrom^3 (1 GPa = 0.00624, 1 kbar = 0.000624)");
+            "convert to eV/angstrom^3 (1 GPa = 0.00624, 1 kbar = 0.000624). Or are the energies no totals?");
     } else if (s.frames >= least_volumes && s.volume_correlation < opposite_volumes) {
       add(Severity::warning, "stress-sign",
           "the stress" + in_head_ + " may have the wrong sign: of " + std::to_string(s.frames) +

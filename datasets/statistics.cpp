@@ -190,7 +190,7 @@ void Statistics::add_zeros(const Frame& frame, Row& row) {
   const auto& pbc = frame.structure.pbc;
   if (frame.energy && *frame.energy == 0 && w.config * w.energy > 0) zeros.energy.push_back(row.reference);
   if (frame.stress && row.stress == 0 && w.config * w.stress > 0 && pbc[0] && pbc[1] && pbc[2]) zeros.stress.push_back(row.reference);
-  if (!row.has_forces || w.config * w.forces == 0) return;
+  if (!row.has_forces || w.config * w.forces == 0 || fills_cell(frame.structure)) return;  // not periodic, so its symmetry is not seen
   int zeroed = 0;
   try {
     zeroed = zeroed_atoms(frame);

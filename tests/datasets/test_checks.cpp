@@ -89,6 +89,14 @@ TEST_CASE("checks: what cannot be trained on is an error that names the frame") 
     for (Frame& frame : frames) frame.energy.reset(), frame.forces.clear(), frame.stress.reset();
     CHECK(Checked(frames)["no-labels"].severity == Severity::error);
   }
+  SECTION("no forces, or no energies at all") {
+    auto without = frames;
+    for (Frame& frame : without) frame.forces.clear();
+    CHECK(Checked(without)["missing-forces"].severity == Severity::error);
+    CHECK_THAT(Checked(without)["missing-forces"].advice, Catch::Contains("loss.forces = 0"));
+    for (Frame& frame : frames) frame.energy.reset();
+    CHECK(Checked(frames)["missing-energy"].severity == Severity::error);
+  }
   SECTION("zero forces") {
     for (Frame& frame : frames) frame.forces.assign(6, {0, 0, 0});
     CHECK(Checked(frames)["zero-forces"].severity == Severity::error);
