@@ -14,13 +14,11 @@ COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
 def print_statistics(report: Report) -> None:
-    from rich.markup import escape
-
     console = common.console()
     data = report.data
     _print_sources(console, data)
     for name, head in data["heads"].items():
-        title = f"head {escape(name)}: " if name else ""
+        title = f"head {name}: " if name else ""
         _print_labels(console, head, title)
         _print_elements(console, head, title)
     _print_structures(console, data)
@@ -42,14 +40,13 @@ def print_findings(report: Report, failed: bool) -> None:
 
 
 def print_split(summary: dict) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"{summary['units']} groups, seed {summary['seed']}", title_justify="left")
     for column in ("part", "asked", "frames", "file"):
         table.add_column(column, justify="right" if column in ("asked", "frames") else "left", overflow="fold")
     for (name, part), file in zip(summary["parts"].items(), summary["files"]):
-        table.add_row(escape(name), f"{part['asked']:g}", str(part["frames"]), escape(str(file)))
+        table.add_row(name, f"{part['asked']:g}", str(part["frames"]), str(file))
     console = common.console()
     console.print(table)
     if summary["group_by"] in ("config_type", "group") and summary["frames_without_label"]:
@@ -57,15 +54,14 @@ def print_split(summary: dict) -> None:
 
 
 def _print_sources(console, data: dict) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"{data['frames']} frames, {data['atoms']} atoms", title_justify="left")
     for column in ("file", "format", "frames", "entries", "columns"):
         table.add_column(column, justify="right" if column == "frames" else "left", overflow="fold")
     for source in data["sources"]:
-        seen = [escape(" ".join(names)) if names else "" for names in (source["entries"], source["columns"])]
-        table.add_row(escape(source["name"]), source["format"], str(source["frames"]), *seen)
+        seen = [" ".join(names) if names else "" for names in (source["entries"], source["columns"])]
+        table.add_row(source["name"], source["format"], str(source["frames"]), *seen)
     console.print(table)
 
 
@@ -110,7 +106,6 @@ def _print_elements(console, head: dict, title: str) -> None:
 
 
 def _print_structures(console, data: dict) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="structures", title_justify="left", show_header=False)
@@ -122,7 +117,7 @@ def _print_structures(console, data: dict) -> None:
         table.add_row("shortest distance", f"{data['nearest_distance']['min']:.3f} angstrom ({_frame(data, data['nearest_distance']['at'])})")
     named = {name: frames for name, frames in data["config_types"].items() if name}
     if named:
-        table.add_row("config types", escape(", ".join(f"{name}: {frames}" for name, frames in named.items())))
+        table.add_row("config types", ", ".join(f"{name}: {frames}" for name, frames in named.items()))
     if data["groups"]["count"] > 1:
         table.add_row("groups", str(data["groups"]["count"]))
     table.add_row("copies", f"{data['duplicates']['copies']} frames repeat another exactly")
@@ -135,7 +130,7 @@ def _print_structures(console, data: dict) -> None:
         sample = f" (of {groups['of']} drawn from {groups['crystals']} crystals)" if groups["of"] < groups["crystals"] else ""
         table.add_row("space groups", listed + sample)
     for name, head in data["heads"].items():
-        prefix = f"{escape(name)}: " if name else ""
+        prefix = f"{name}: " if name else ""
         for quantity in ("energy", "force"):
             outliers = head[f"{quantity}_outliers"]
             if outliers["count"]:
@@ -143,14 +138,12 @@ def _print_structures(console, data: dict) -> None:
                 table.add_row(f"{prefix}{quantity} outliers", f"{outliers['count']}, farthest {_frame(data, first)}, z = {first['z']:.1f}")
     if data["defective"]["count"]:
         first = data["defective"]["first"][0]
-        table.add_row("defects", f"{data['defective']['count']}, first {_frame(data, first)}: {escape(first['what'])}")
+        table.add_row("defects", f"{data['defective']['count']}, first {_frame(data, first)}: {first['what']}")
     console.print(table)
 
 
 def _frame(data: dict, reference: dict) -> str:
-    from rich.markup import escape
-
-    return f"{escape(data['sources'][reference['source']]['name'])}: frame {reference['frame']}"
+    return f"{data['sources'][reference['source']]['name']}: frame {reference['frame']}"
 
 
 def _number(value: float) -> str:

@@ -53,7 +53,7 @@ def train(
             bar.console.print(f"[yellow]warning:[/yellow] {escape(text)}", highlight=False, soft_wrap=True, markup=True)
 
         def note(text: str) -> None:
-            bar.console.print(escape(text), highlight=False, soft_wrap=True)
+            bar.console.print(text, highlight=False, soft_wrap=True)
 
         interrupted = f"interrupted; `adatom train {config} --resume` goes on"
         try:
