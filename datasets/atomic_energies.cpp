@@ -63,9 +63,9 @@ std::string suspect_atomic_energies(const std::map<int, double>& energies, const
   const double middle = quantile(0.5), low = quantile(0.05), high = quantile(0.95);
   const double highest = zero ? -most_bound : highest_bound;
   if (middle > highest || middle < most_bound)
-    return "the energies lie " + text(middle) + " above the sum of the atomic energies (median); of bound matter " + text(most_bound) + " to 0 are expected";
+    return "the energies less the sum of the atomic energies are " + text(middle) + " (median); of bound matter " + text(most_bound) + " to 0 are expected";
   if (high - low > widest_bound)
-    return "the energies lie " + text(low) + " to " + text(high) + " above the sum of the atomic energies, depending on the composition; of right atomic " +
+    return "the energies less the sum of the atomic energies are " + text(low) + " to " + text(high) + ", depending on the composition; of right atomic " +
            "energies a range of less than " + text(widest_bound) + " is expected";
   return {};
 }

@@ -11,6 +11,7 @@
 #include "adatom/neighbor_list.hpp"
 #include "datasets/random.hpp"
 #include "datasets/xxhash.hpp"
+#include "gnn/threads.hpp"
 
 namespace adatom::datasets {
 namespace {
@@ -143,6 +144,7 @@ std::vector<std::pair<std::size_t, std::size_t>> near_pairs(const std::vector<Fi
   const auto key = [](const std::array<std::int64_t, 3>& c) { return xxhash64(c.data(), sizeof(c)); };
   std::unordered_map<std::uint64_t, std::vector<std::size_t>> grid;
   for (std::size_t j = 0; j < list.size(); ++j) {
+    gnn::threads().heed();
     const auto center = cell(list[j]);
     bool copy = false;
     for (int shift = 0; shift < 27 && !copy; ++shift) {

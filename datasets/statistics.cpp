@@ -7,6 +7,7 @@
 #include "datasets/symmetry.hpp"
 #include "datasets/units.hpp"
 #include "datasets/zeros.hpp"
+#include "gnn/threads.hpp"
 
 namespace adatom::datasets {
 namespace {
@@ -339,7 +340,10 @@ void Statistics::list_values() {
 
 void Statistics::find_space_groups() {
   report_.space_groups_of = static_cast<std::int64_t>(crystals_.size());
-  for (const Structure& crystal : crystals_) ++report_.space_groups[space_group(crystal, options_.symmetry_tolerance)];
+  for (const Structure& crystal : crystals_) {
+    gnn::threads().heed();
+    ++report_.space_groups[space_group(crystal, options_.symmetry_tolerance)];
+  }
 }
 
 }  // namespace adatom::datasets

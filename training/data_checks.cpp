@@ -60,13 +60,12 @@ void check_elements_and_heads(const RunConfig& config, RunData& data) {
   if (!config.model.contains("file")) {  // else the model may know them
     for (const int z : elements_of(data.valid))
       if (!trained.count(z))
-        throw DataError(validation(config) + " have " + element_symbol(z) +
+        throw DataError(validation(config) + " has " + element_symbol(z) +
                         ", which no configuration of data.train has: nothing would be learned of it; add some to " +
                         "data.train, or remove those of data.valid");
     for (const std::string& head : validated)
       if (!heads.count(head))
-        throw DataError(validation(config) + " have the head '" + head +
-                        "', which no configuration of data.train has: add some, or remove those of data.valid");
+        throw DataError(validation(config) + " has the head '" + head + "', which no configuration of data.train has: add some, or remove those of data.valid");
   }
   for (const std::string& head : heads)
     if (!validated.count(head))

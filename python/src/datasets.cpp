@@ -15,6 +15,7 @@
 #include "datasets/splits.hpp"
 #include "datasets/statistics.hpp"
 #include "datasets/symmetry.hpp"
+#include "gnn/threads.hpp"
 #include "python/src/byte_source.hpp"
 
 namespace py = pybind11;
@@ -60,13 +61,28 @@ Frame make_frame(const Array<int>& numbers, const Array<double>& positions, cons
   return frame;
 }
 
+/// Lets Python's handlers of signals run: Ctrl-C ends what takes long.
+void check_signals() {
+  const py::gil_scoped_acquire gil;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
+/// source.finish() without the GIL.
+template <class Source>
+auto finish(Source& source) {
+  static const std::function<void()> check = check_signals;
+  const py::gil_scoped_release no_gil;
+  const adatom::gnn::InterruptScope interrupts(check);
+  return source.finish();
+}
+
 /// Calls `work(frame)` for every frame of a source without the GIL. Every so often it asks Python whether the user interrupts, and reports the
 /// number of frames to `progress` if that is not None.
 void for_each_frame(FrameSource& source, const py::object& progress, const std::function<void(const Frame&)>& work) {
   constexpr std::int64_t interval = 256;
   const auto report = [&](std::int64_t frames) {
+    check_signals();
     const py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
     if (!progress.is_none()) progress(frames);
   };
   const py::gil_scoped_release no_gil;
@@ -231,7 +247,7 @@ void bind_analysis(py::module_& m) {
             for_each_frame(source, progress, [&](const Frame& frame) { self.add(frame, {number, source.index()}); });
           },
           py::arg("frames"), py::arg("source"), py::arg("progress") = py::none())
-      .def("finish", &Statistics::finish, py::call_guard<py::gil_scoped_release>());
+      .def("finish", &finish<Statistics>);
 
   py::enum_<GroupBy>(m, "GroupBy")
       .value("frame", GroupBy::frame)
@@ -256,7 +272,7 @@ void bind_analysis(py::module_& m) {
             for_each_frame(source, progress, [&](const Frame& frame) { self.add(frame, {number, source.index()}); });
           },
           py::arg("frames"), py::arg("source"), py::arg("progress") = py::none())
-      .def("finish", &Splitter::finish, py::call_guard<py::gil_scoped_release>())
+      .def("finish", &finish<Splitter>)
       .def_property_readonly("without_label", &Splitter::without_label)
       .def_property_readonly("units", &Splitter::units);
   m.def(

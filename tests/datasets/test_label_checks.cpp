@@ -272,7 +272,7 @@ TEST_CASE("label checks: isolated atoms that do not belong to the others") {
   const double bound = *frames[0].energy / 32;
   CHECK((bound < -0.05 && bound > -5));
   CHECK(text_of(joined(frames, {atom(29, 0)}), "atomic-energies").empty());
-  CHECK_THAT(text_of(joined(frames, {atom(29, bound - 1)}), "atomic-energies"), Catch::Contains("eV per atom above the sum of the atomic energies"));
+  CHECK_THAT(text_of(joined(frames, {atom(29, bound - 1)}), "atomic-energies"), Catch::Contains("energies less the sum of the atomic energies"));
   CHECK_THAT(text_of(joined(frames, {atom(29, 900)}), "atomic-energies"), Catch::Contains("of bound matter -20 eV per atom to 0 are expected"));
   CHECK_THAT(text_of(joined(frames, {atom(29, 0), atom(29, 0.2)}), "isolated-atoms"), Catch::StartsWith("error: isolated atoms of Cu (29)"));
   CHECK_THAT(text_of(joined(frames, {atom(29, 0), atom(29, 0.01)}), "isolated-atoms"), Catch::StartsWith("isolated atoms of Cu (29)"));

@@ -189,7 +189,7 @@ def test_a_head_that_nothing_validates(tiny):
     run = tiny("held", train=[*alloys(30, 0, "A"), *alloys(1, 50, "B")])  # the only one of B stays in training
     (text,) = told(run)
     assert "no configuration of the head 'B' validates" in text and "data.valid_fraction" in text
-    assert "have the head 'B', which no configuration of data.train has" in refused(tiny("new", train=alloys(8, 0, "A"), valid=alloys(4, 50, "B")))
+    assert "has the head 'B', which no configuration of data.train has" in refused(tiny("new", train=alloys(8, 0, "A"), valid=alloys(4, 50, "B")))
 
 
 def test_an_element_that_only_validation_has(tiny):
