@@ -20,6 +20,12 @@ ASE_NAMES = {"vasp-outcar": "vasp-out", "vasp-xml": "vasp-xml", "espresso": "esp
 EXPECTED = ("extxyz", "cache", "deepmd", "ase-db", *ASE_NAMES)
 
 
+def _said_by(error: Exception) -> str:
+    """An exception of ASE's readers for a message: some quote all of a damaged file."""
+    text = f"{type(error).__name__}: {error}"
+    return text if len(text) <= 300 else text[:300] + "..."
+
+
 def output_text(path: Path, format: str, keep_unconverged: bool) -> Iterator[bytes]:
     """Each frame of a file. Its group is the file, unless `info` has one."""
     import ase.io
@@ -45,7 +51,7 @@ def output_text(path: Path, format: str, keep_unconverged: bool) -> Iterator[byt
     except Exception as error:  # ASE's readers raise whatever their parsing raises
         place = f" after frame {count - 1}" if count else ""
         advice = "" if count else f"; expected one of {', '.join(EXPECTED)}: give its format (`adatom data convert --format`), or convert it to extxyz"
-        raise DataError(f"{path}: ASE cannot read it as {format}{place} ({type(error).__name__}: {error}){advice}") from error
+        raise DataError(f"{path}: ASE cannot read it as {format}{place} ({_said_by(error)}){advice}") from error
     if count == 0:
         raise DataError(f"{path}: ASE finds no frames in it: did the calculation finish its first step, and is it of a kind that ASE reads?")
     if left_out:
@@ -72,7 +78,7 @@ def database_text(path: Path) -> Iterator[bytes]:
     except (DataError, GeneratorExit):
         raise
     except Exception as error:
-        raise DataError(f"{path}: ASE cannot read it as a database ({type(error).__name__}: {error})") from error
+        raise DataError(f"{path}: ASE cannot read it as a database ({_said_by(error)})") from error
     if empty:
         raise DataError(f"{path}: no rows in it")
 
