@@ -197,7 +197,7 @@ TEST_CASE("atomic file: an exception leaves nothing behind") {
   {
     AtomicFile file(folder / "f");
     file.write("abc", 3);
-    CHECK(folder.files() == 1);
+    CHECK(folder.files() <= 1);  // none where the file system makes files without a name
     CHECK_FALSE(std::filesystem::exists(folder / "f"));
   }
   CHECK(folder.files() == 0);
