@@ -8,7 +8,7 @@ namespace adatom::gnn {
 /// A JSON value for a message: its text, cut short where it is long.
 template <class Json>
 std::string brief(const Json& value) {
-  constexpr std::size_t longest = 60;
+  constexpr std::size_t longest = 200;
   std::string text = value.dump(-1, ' ', true);  // ASCII, so that no character is cut in two
   if (text.size() > longest) text.replace(longest, text.npos, "...");
   return text;

@@ -8,6 +8,7 @@
 #include <set>
 #include <stdexcept>
 
+#include "gnn/brief.hpp"
 #include "training/architecture.hpp"
 
 namespace adatom::training {
@@ -21,7 +22,7 @@ std::string where_it_belongs(const std::string& table, const std::string& key);
 class Table {
  public:
   Table(const json* from, json* to, std::string name) : from_(from), to_(to), name_(std::move(name)) {
-    if (from_ && !from_->is_object()) throw std::invalid_argument("'" + name_ + "' is " + from_->dump() + ", expected a table");
+    if (from_ && !from_->is_object()) throw std::invalid_argument("'" + name_ + "' is " + gnn::brief(*from_) + ", expected a table");
   }
 
   template <class T>
@@ -32,11 +33,11 @@ class Table {
         check_kind<T>(from_->at(key));
         value = from_->at(key).get<T>();
       } catch (const json::exception&) {
-        throw std::invalid_argument("'" + full(key) + "' is " + from_->at(key).dump() + ", expected " + kind<T>());
+        throw std::invalid_argument("'" + full(key) + "' is " + gnn::brief(from_->at(key)) + ", expected " + kind<T>());
       }
       if (complaint)
         if (const std::string what = complaint(value); !what.empty())
-          throw std::invalid_argument("'" + full(key) + "' is " + from_->at(key).dump() + ", expected " + what);
+          throw std::invalid_argument("'" + full(key) + "' is " + gnn::brief(from_->at(key)) + ", expected " + what);
     }
     if (to_) (*to_)[key] = value;
   }
@@ -262,11 +263,11 @@ RunConfig parse_config(const json& document) {
   if (config.model.contains("file")) {
     if (config.model.size() > 1 + config.model.count("heads"))
       throw std::invalid_argument("'model' has 'file' and options of a new model: a model that is read keeps its architecture, remove the options or 'file'");
-    if (!config.model.at("file").is_string()) throw std::invalid_argument("'model.file' is " + config.model.at("file").dump() + ", expected a text");
+    if (!config.model.at("file").is_string()) throw std::invalid_argument("'model.file' is " + gnn::brief(config.model.at("file")) + ", expected a text");
     const json heads = config.model.value("heads", json::object());
     bool fits = heads.is_object();
     for (const json& from : heads) fits = fits && from.is_string();
-    if (!fits) throw std::invalid_argument("'model.heads' is " + heads.dump() + ", expected a table: for each new head the head that it begins as");
+    if (!fits) throw std::invalid_argument("'model.heads' is " + gnn::brief(heads) + ", expected a table: for each new head the head that it begins as");
   } else {
     check_model(config.model);
     if (config.data.atomic_energies == "model")

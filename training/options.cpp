@@ -6,6 +6,8 @@
 #include <limits>
 #include <stdexcept>
 
+#include "gnn/brief.hpp"
+
 namespace adatom::training {
 
 using nlohmann::json;
@@ -26,15 +28,15 @@ std::string range(int least, int most) {
 }  // namespace
 
 Options::Options(const json& table, std::string where) : table_(table), where_(std::move(where)) {
-  if (!table.is_object()) throw std::invalid_argument(where_ + ": expected a table of options, got " + table.dump());
+  if (!table.is_object()) throw std::invalid_argument(where_ + ": expected a table of options, got " + gnn::brief(table));
 }
 
 void Options::refuse(const std::string& key, const std::string& what) const {
   std::string value;
   if (table_.contains(key))
-    value = " = " + table_.at(key).dump();
+    value = " = " + gnn::brief(table_.at(key));
   else if (resolved_.contains(key))
-    value = " = " + resolved_.at(key).dump() + " (the default)";
+    value = " = " + gnn::brief(resolved_.at(key)) + " (the default)";
   throw std::invalid_argument(where_ + ": " + key + value + ": " + what);
 }
 

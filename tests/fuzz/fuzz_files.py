@@ -43,7 +43,7 @@ def classify(kind, file: Path, rng: np.random.Generator) -> tuple[str, str]:
         own = type(error) in (ValueError, RuntimeError, ModelError, DataError, FileNotFoundError, OSError)
         named = file.name in message or "is not finite: " in message or file.suffix == ".toml"  # of a configuration keys are named
         decoder = any(word in message for word in ("json.exception", "std::", "vector::", "basic_string", "stoi"))
-        if own and named and not decoder and len(message) < 2000:
+        if own and named and not decoder and (len(message) < 2000 or type(error) is OSError):  # a name can be too long itself
             return "refused", message
         return "failure", message + "\n" + "".join(traceback.format_tb(error.__traceback__)[-3:])
 

@@ -98,6 +98,8 @@ def load(file: str | Path) -> LearnConfig:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{file} is nested too deeply: a configuration has tables, and lists of lists at most") from error
     try:
         return parse(document, file.resolve().parent)
     except (ValueError, FileNotFoundError) as error:
@@ -131,12 +133,12 @@ def parse(document: dict[str, Any], folder: Path) -> LearnConfig:
 
     output, seed = document.get("output", "learn"), document.get("seed", 1)
     if not isinstance(output, str) or not output:
-        raise ValueError(f"output is {output!r}, expected a folder")
+        raise ValueError(f"output is {output!r:.60}, expected a folder")
     output = folder / os.path.expanduser(output)
     if not next(path for path in (output, *output.parents) if path.exists()).is_dir():
         raise ValueError(f"output is {output}, which is or lies below a file: name a folder")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 < seed <= LARGEST_SEED:
-        raise ValueError(f"seed is {seed!r}, expected a whole number from 1 to {LARGEST_SEED}")
+        raise ValueError(f"seed is {seed!r:.60}, expected a whole number from 1 to {LARGEST_SEED}")
     start, explore, label, select, stop = parts["start"], parts["explore"], parts["label"], parts["select"], parts["stop"]
     label = replace(label, folder=folder, python=absolute(label.python) if "/" in label.python else label.python)
     start = Start(
@@ -216,11 +218,11 @@ def _table(name: str, values: Any, kind: type):
         fits = {"str": isinstance(value, str), "int": isinstance(value, int) and not isinstance(value, bool), "bool": isinstance(value, bool),
                 "float": isinstance(value, (int, float)) and not isinstance(value, bool), "list": isinstance(value, list), "dict": isinstance(value, dict)}  # fmt: skip
         if not fits[expected]:
-            raise ValueError(f"{name}.{key} is {value!r}, expected {known[key].type}")
+            raise ValueError(f"{name}.{key} is {value!r:.60}, expected {known[key].type}")
         if expected == "list":
             inner = str if "str" in known[key].type else (int, float)
             if not all(isinstance(v, inner) and not isinstance(v, bool) for v in value):
-                raise ValueError(f"{name}.{key} is {value!r}, expected {known[key].type}")
+                raise ValueError(f"{name}.{key} is {value!r:.60}, expected {known[key].type}")
         for number in value if expected == "list" else [value]:
             if isinstance(number, float) and not math.isfinite(number):
                 raise ValueError(f"{name}.{key} is {number}, expected a finite number")

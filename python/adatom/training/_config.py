@@ -22,6 +22,8 @@ def load_config(file: str | Path) -> dict[str, Any]:
         config = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{file} is nested too deeply: a configuration has tables, and lists of lists at most") from error
     folder = file.resolve().parent
 
     def absolute(table: Any, key: str) -> None:
