@@ -48,15 +48,19 @@ std::string read_plain(std::string_view text, std::size_t& at, bool stops_at_equ
   return std::string(text.substr(start, at - start));
 }
 
-/// Whether the word at `at` is itself the key of a pair: `word=`, but not `word==`, which may be the end of a text in base 64.
+/// Whether the word at `at` is itself the key of a pair: `word=` or `word =`, but not `word==`, which may be the end of a text in base 64.
 bool is_key(std::string_view text, std::size_t at) {
-  if (closing(text[at])) {
-    std::string value;
-    return read_delimited(text, at, value) && at < text.size() && text[at] == '=';
-  }
   const std::size_t start = at;
-  while (at < text.size() && !is_blank(text[at]) && text[at] != '=') ++at;
-  return at > start && at < text.size() && text[at] == '=' && !(at + 1 < text.size() && text[at + 1] == '=');
+  if (closing(text[at])) {
+    std::string word;
+    if (!read_delimited(text, at, word)) return false;
+  } else {
+    while (at < text.size() && !is_blank(text[at]) && text[at] != '=') ++at;
+  }
+  if (at > start && text.substr(at, 2) == "==") return false;
+  const std::size_t end = at;
+  while (at < text.size() && is_blank(text[at])) ++at;
+  return end > start && at < text.size() && text[at] == '=';
 }
 
 }  // namespace

@@ -101,6 +101,8 @@ TEST_CASE("extxyz: arrays as ASE writes them in JSON, and empty values") {
   CHECK((g.energy == -2.0 && g.group.empty() && g.head.empty() && g.config_type == "bulk"));
   const Frame h = parse("1\ngroup= \"a=b\" head = c config_type= QUJD== energy= -1\nH 0 0 0\n")[0];
   CHECK((h.group == "a=b" && h.head == "c" && h.config_type == "QUJD==" && h.energy == -1.0));
+  const Frame k = parse("1\ngroup= energy = -2 head= \"config_type\" = bulk\nH 0 0 0\n")[0];  // blanks around the equals sign
+  CHECK((k.group.empty() && k.energy == -2.0 && k.head.empty() && k.config_type == "bulk"));
 }
 
 TEST_CASE("extxyz: bytes that are no UTF-8 are Latin-1") {

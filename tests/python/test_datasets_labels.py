@@ -90,6 +90,23 @@ def test_keys_mean_the_same_in_every_format(tmp_path, suffix, keys):
         list(datasets.read(file, energy="E"))
 
 
+def test_keys_that_no_file_uses(tmp_path):
+    text, cache = write_crystals(tmp_path / "t.extxyz", 5), tmp_path / "t.cache"
+    datasets.convert([text], cache)
+    uses = (
+        lambda **keys: list(datasets.read(cache, **keys)),
+        lambda **keys: datasets.examine([cache], **keys),
+        lambda **keys: datasets.convert([cache], tmp_path / "u.extxyz", **keys),
+        lambda **keys: datasets.split([cache], tmp_path / "parts", {"train": 0.8, "valid": 0.2}, **keys),
+    )
+    for use in uses:
+        with pytest.raises(ValueError, match=r"t\.cache: the group key 'traj' means nothing to a training cache, .* give it to `adatom data convert`"):
+            use(group="traj")
+    assert not (tmp_path / "u.extxyz").exists() and not (tmp_path / "parts").exists()
+    assert len(list(datasets.read(cache))) == 5
+    assert datasets.examine([cache, text], group="traj").data["groups"]["count"] == 2  # of the other file
+
+
 def test_compressed_files_that_are_damaged(tmp_path):
     file = packed(write_crystals(tmp_path / "t.extxyz", 40))
     assert datasets.detect_format(file) == "extxyz"

@@ -157,13 +157,14 @@ def read(
     from ase.io.formats import string2index
 
     from adatom import datasets
-    from adatom.datasets.reading import open_source, reading_notes
+    from adatom.datasets.reading import open_source, reading_notes, refuse_unused_keys
 
     found = format or datasets.detect_format(file)
     if found not in datasets.FORMATS:
         raise ValueError(f"--format {found}: expected one of {', '.join(datasets.FORMATS)}")
     named = datasets.label_keys(**keys)
     named.free_energy = force_consistent
+    refuse_unused_keys([file], [found], named)
     source = open_source(file, found, named, type_map=type_map)
     frames = list(source)
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adatom._core import DataError, LabelKeys, __version__
 from adatom.datasets.frames import LABELS, label_keys
-from adatom.datasets.reading import detect_format, read
+from adatom.datasets.reading import detect_format, read, refuse_unused_keys
 from adatom.datasets.writing import open_writer
 
 
@@ -32,9 +32,11 @@ def convert(
     Raises DataError that names file and frame.
     """
     keys = label_keys(keys, **{name: options.pop(name) for name in LABELS if name in options})
+    formats = [format or detect_format(file) for file in files]
+    refuse_unused_keys(files, formats, keys)
     summary = {
         "adatom": __version__,
-        "sources": [{"name": str(file), "format": format or detect_format(file), "sha256": sha256(file)} for file in files],
+        "sources": [{"name": str(file), "format": found, "sha256": sha256(file)} for file, found in zip(files, formats)],
         "keys": {name: getattr(keys, name) for name in LABELS if getattr(keys, name) != getattr(LabelKeys(), name)},
     }
     # A file without JSON's provenance is written once all is known, a cache keeps what is known at the start.

@@ -5,14 +5,14 @@ heads mean the same in all."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 
 from adatom import _core
 from adatom._core import DataError, Frame, LabelKeys
 from adatom.datasets.compression import is_compressed, name_inside, open_binary, pieces
-from adatom.datasets.frames import label_keys
+from adatom.datasets.frames import LABELS, label_keys
 
 FORMATS = {
     "extxyz": "extended xyz, and plain xyz",
@@ -86,6 +86,7 @@ def read(
     found = format or detect_format(file)
     if found not in FORMATS:
         raise ValueError(f"format = {format!r}, expected one of {', '.join(FORMATS)}")
+    refuse_unused_keys([file], [found], label_keys(**names))
     keys = label_keys(keys, **names)
     keys.free_energy = keys.free_energy and force_consistent
     source = open_source(Path(file), found, keys, type_map=type_map, keep_unconverged=keep_unconverged)
@@ -96,6 +97,16 @@ def read(
     for note in reading_notes(source, found):
         if note["kind"] != "unread":
             warnings.warn(f"{file}: {note['message']}; {note['advice']}", stacklevel=2)
+
+
+def refuse_unused_keys(files: Sequence[str | PathLike[str]], formats: Sequence[str], keys: LabelKeys) -> None:
+    """Raises ValueError for keys that were named where all files are training caches, which keep labels under their meaning."""
+    if keys.named and files and all(format == "cache" for format in formats):
+        label = next(label for label in LABELS if label in keys.named)
+        raise ValueError(
+            f"{files[0]}: the {label} key {getattr(keys, label)!r} means nothing to a training cache, which keeps labels under their meaning: "
+            "give it to `adatom data convert`, where the cache is made"
+        )
 
 
 def reading_notes(source: _core.FrameSource, format: str) -> list[dict[str, str]]:

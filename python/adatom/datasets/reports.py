@@ -12,7 +12,7 @@ from pathlib import Path
 from adatom import _core
 from adatom._core import LabelKeys
 from adatom.datasets.frames import LABELS, label_keys
-from adatom.datasets.reading import FORMATS, detect_format, open_source, reading_notes
+from adatom.datasets.reading import FORMATS, detect_format, open_source, reading_notes, refuse_unused_keys
 
 SEVERITIES = ("error", "warning", "note")
 MOST_LISTED = 3  # files whose entries and columns are listed where labels are missing
@@ -76,8 +76,9 @@ def examine(
     keys.free_energy = keys.free_energy and options.pop("force_consistent", True)
     default_head = options.pop("default_head", "")
     seen, notes, contents = [], [], []
-    for file in files:
-        found = format or detect_format(file)
+    formats = [format or detect_format(file) for file in files]
+    refuse_unused_keys(files, formats, keys)
+    for file, found in zip(files, formats):
         if found not in FORMATS:
             raise ValueError(f"format = {found!r}, expected one of {', '.join(FORMATS)}")
         number = statistics.add_source(str(file))

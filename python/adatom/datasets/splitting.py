@@ -13,7 +13,7 @@ from adatom._core import DataError, LabelKeys, __version__
 from adatom.datasets.compression import open_binary
 from adatom.datasets.conversion import sha256
 from adatom.datasets.frames import LABELS, label_keys
-from adatom.datasets.reading import detect_format, open_source, read
+from adatom.datasets.reading import detect_format, open_source, read, refuse_unused_keys
 from adatom.datasets.writing import open_writer
 
 GROUPINGS = ("frame", "config_type", "group", "block")
@@ -57,6 +57,7 @@ def split(
         near_tolerance=near_tolerance,
     )
     formats = [format or detect_format(file) for file in files]
+    refuse_unused_keys(files, formats, keys)
     opening = {name: options[name] for name in ("type_map", "keep_unconverged") if name in options}
     for number, (file, found) in enumerate(zip(files, formats)):
         splitter.add_all(open_source(Path(file), found, keys, **opening), number, progress)  # without Python in the loop
