@@ -6,6 +6,7 @@
 #include <functional>
 #include <limits>
 #include <set>
+#include <utility>
 #include <stdexcept>
 
 #include "gnn/brief.hpp"
@@ -90,8 +91,7 @@ class Table {
   template <class T>
   static bool in_range(const json& value) {  // nlohmann cuts off the digits that an int has no room for
     if (!value.is_number_integer()) return false;
-    if (value.is_number_unsigned()) return value.get<std::uint64_t>() <= static_cast<std::uint64_t>(std::numeric_limits<T>::max());
-    return std::is_signed_v<T> && value.get<std::int64_t>() >= static_cast<std::int64_t>(std::numeric_limits<T>::min());
+    return value.is_number_unsigned() ? std::in_range<T>(value.get<std::uint64_t>()) : std::in_range<T>(value.get<std::int64_t>());
   }
   template <class T>
   static std::string kind() {
