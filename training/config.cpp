@@ -6,8 +6,8 @@
 #include <functional>
 #include <limits>
 #include <set>
-#include <utility>
 #include <stdexcept>
+#include <utility>
 
 #include "gnn/brief.hpp"
 #include "training/architecture.hpp"
