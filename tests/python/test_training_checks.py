@@ -18,6 +18,7 @@ from adatom.training import resolved_config, train  # noqa: E402
 
 TINY = {"family": "mace", "channels": 4, "max_L": 0, "l_max": 1, "correlation": 1, "layers": 1, "r_max": 3.5, "radial_mlp": [8]}
 LEVEL = {"Cu": -50.0, "Ni": 120.0}  # eV, of another code beyond the first one
+ATOMS = {symbol: energy + 3.5 for symbol, energy in LEVEL.items()}  # there, of isolated atoms; EMT's energies count from the crystal
 
 
 def alloys(n, seed=0, head=None, shift=None):
@@ -88,7 +89,7 @@ def energies_of(run, head):
 
 # ------------------------------------------------------------------------------------------------ atomic energies of heads
 def test_isolated_atoms_are_those_of_their_head(tiny):
-    of_default = {"Cu": -0.5, "Ni": -0.25}
+    of_default = {"Cu": 3.0, "Ni": 3.75}
     run = tiny(train=[*alloys(16), *alloys(16, 50, "B", LEVEL), *isolated(of_default)])
     assert told(run) == []
     assert energies_of(run, "Default") == pytest.approx(of_default)
@@ -97,15 +98,15 @@ def test_isolated_atoms_are_those_of_their_head(tiny):
     run["data"]["atomic_energies"] = "isolated"
     assert "there is no atomic energy of Ni for the head 'B'" in refused(run)
 
-    run = tiny("named", train=[*alloys(16), *alloys(16, 50, "B", LEVEL), *isolated(of_default), *isolated(LEVEL, "B")])
+    run = tiny("named", train=[*alloys(16), *alloys(16, 50, "B", LEVEL), *isolated(of_default), *isolated(ATOMS, "B")])
     assert told(run) == []
-    assert energies_of(run, "B") == pytest.approx(LEVEL)
+    assert energies_of(run, "B") == pytest.approx(ATOMS)
 
 
 def test_isolated_atoms_without_a_head_are_those_of_the_only_one(tiny):
-    run = tiny(train=alloys(16, 0, "B", LEVEL), isolated_atoms=isolated(LEVEL))
+    run = tiny(train=alloys(16, 0, "B", LEVEL), isolated_atoms=isolated(ATOMS))
     assert told(run) == []
-    assert energies_of(run, "B") == pytest.approx(LEVEL)
+    assert energies_of(run, "B") == pytest.approx(ATOMS)
     run = tiny("two", train=[*alloys(16, 0, "A"), *alloys(16, 50, "B", LEVEL)], isolated_atoms=isolated(LEVEL))
     (text,) = told(run)
     assert "isolated atoms name no head, but all configurations do" in text
@@ -198,7 +199,7 @@ def test_an_element_that_only_validation_has(tiny):
     run = tiny(train=alloys(8), valid=frames)
     for more in ({}, {"atomic_energies": "given", "atomic_energy_of": {"Cu": 0.0, "Ni": 0.0, "Au": 0.0}}):
         run["data"].update(more)
-        assert "data.valid have Au, which no configuration of data.train has" in refused(run)
+        assert "data.valid has Au, which no configuration of data.train has" in refused(run)
     mixed = [*alloys(12), frames[1]]
     for seed in range(4):  # wherever the lot falls
         run = {**tiny("drawn", train=mixed), "seed": seed}

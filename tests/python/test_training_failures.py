@@ -114,7 +114,7 @@ def test_stress_fits_need_periodic_cells_and_stresses(config, tmp_path, frames):
 
 
 def test_atomic_energies_that_are_missing(config, tmp_path, frames):
-    given = {"H": -13.6, "C": -1029.5, "O": -2041.8}
+    given = {"H": -13.59, "C": -1029.49, "O": -2041.98}
     text = refused(with_frames(config, tmp_path, frames, atomic_energies="given", atomic_energy_of=given))
     assert "there is no atomic energy of N" in text and "give data.atomic_energy_of.N" in text
     text = refused(with_frames(config, tmp_path, frames, atomic_energies="given"))
