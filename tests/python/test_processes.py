@@ -81,9 +81,17 @@ def test_a_process_forked_in_the_middle_of_an_evaluation_says_so(metals):
     assert still_at_work and "load it in the child" in message
 
 
+@pytest.fixture
+def listening():
+    """A shell starts what runs in the background deaf to SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("one", [True, False], ids=["one structure", "a batch"])
-def test_interrupts_are_heard_within_a_second(metals, threads, one):
+def test_interrupts_are_heard_within_a_second(metals, threads, one, listening):
     """And the potential gives the same bits afterwards."""
     potential = Potential.load(metals, threads=threads)
     small = rattled(1)
