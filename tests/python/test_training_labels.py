@@ -28,7 +28,7 @@ def with_data(config, folder, frames, atoms=None, **data):
         ase.io.write(folder / "atoms.extxyz", atoms)
         data["isolated_atoms"] = str(folder / "atoms.extxyz")
     rest = {key: value for key, value in config["data"].items() if key not in ("train", "valid", "isolated_atoms")}
-    return {**config, "data": {**rest, "valid_fraction": 0.2, **data}, "training": {**config["training"], "epochs": 1}}
+    return {**config, "data": {**({} if "valid" in data else {"valid_fraction": 0.2}), **{k: v for k, v in rest.items() if k != "valid_fraction"}, **data}, "training": {**config["training"], "epochs": 1}}
 
 
 def isolated_atoms(**other):
@@ -45,7 +45,7 @@ def warnings_of(config):
 
 def test_atomic_energies_that_do_not_belong_to_the_data(config, tmp_path, frames):
     found = warnings_of(with_data(config, tmp_path, frames, isolated_atoms(C=-102.949)))
-    assert len(found) == 1 and found[0].startswith("the atomic energies do not belong to data.train: the energies lie -4")
+    assert len(found) == 1 and found[0].startswith("the atomic energies do not belong to data.train: the energies less the sum of the atomic energies are -4")
     assert "-20 eV per atom to 0 are expected" in found[0] and "least_squares" in found[0]
 
 

@@ -5,6 +5,8 @@ heads mean the same in all."""
 from __future__ import annotations
 
 import warnings
+import lzma
+import zlib
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
@@ -40,7 +42,7 @@ def detect_format(file: str | PathLike[str]) -> str:
     try:
         with open_binary(path) as stream:
             start = stream.read(4096)
-    except (EOFError, OSError, ValueError) as error:
+    except (EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"{path}: it cannot be read ({error})") from error
     path = name_inside(path)
     if start.startswith(b"AdatomDS"):
