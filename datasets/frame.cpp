@@ -11,11 +11,7 @@
 namespace adatom::datasets {
 namespace {
 
-constexpr double farthest = 1e8;  // angstrom, from the origin: there doubles are 1e-8 apart, and cell_grid.cpp ends
-
 bool finite(const Vector3& v) { return std::isfinite(v[0]) && std::isfinite(v[1]) && std::isfinite(v[2]); }
-
-bool near(const Vector3& v) { return std::abs(v[0]) <= farthest && std::abs(v[1]) <= farthest && std::abs(v[2]) <= farthest; }
 
 std::string beyond(const Vector3& v) { return finite(v) ? ", expected at most 1e8 angstrom" : ""; }
 
@@ -51,12 +47,12 @@ void check_structure(const Structure& s, std::vector<std::string>& found) {
       break;
     }
   for (std::size_t i = 0; i < s.positions.size(); ++i)
-    if (!near(s.positions[i])) {
+    if (!is_within_reach(s.positions[i])) {
       found.push_back("the position of atom " + std::to_string(i) + " is " + text(s.positions[i]) + beyond(s.positions[i]));
       break;
     }
   for (int k = 0; k < 3; ++k)
-    if (!near(s.cell[k])) {
+    if (!is_within_reach(s.cell[k])) {
       found.push_back("cell vector " + std::to_string(k) + " is " + text(s.cell[k]) + beyond(s.cell[k]));
       return;
     }
@@ -122,6 +118,8 @@ bool is_isolated_atom(const Frame& frame) {
       }
   return true;
 }
+
+bool is_within_reach(const Vector3& v) { return std::abs(v[0]) <= farthest && std::abs(v[1]) <= farthest && std::abs(v[2]) <= farthest; }
 
 bool is_ion(const Frame& frame) { return frame.size() == 1 && frame.charges.size() == 1 && std::abs(frame.charges[0]) > 0.5; }
 

@@ -43,7 +43,8 @@ struct Frame {
 };
 
 /// What is wrong with a frame, whatever it is used for; empty if nothing is: rows that do not fit the number of atoms, no atoms, atomic numbers that
-/// are no element, values that are not finite, coordinates beyond `farthest`, a periodic cell without volume, negative weights. Each entry is one sentence without the frame's name.
+/// are no element, values that are not finite, coordinates beyond `farthest`, a periodic cell without volume, negative weights. Each entry is one sentence
+/// without the frame's name.
 std::vector<std::string> defects(const Frame& frame);
 
 /// Volume of the cell, angstrom^3; 0 for a cell without.
@@ -59,5 +60,6 @@ bool is_ion(const Frame& frame);
 
 /// Coordinates and cell vectors beyond it are taken for damage: fractional coordinates and neighbour grids no longer fit their numbers.
 inline constexpr double farthest = 1e8;  // angstrom
+bool is_within_reach(const Vector3& v);  ///< false for NaN
 
 }  // namespace adatom::datasets

@@ -78,6 +78,7 @@ double quantile(std::vector<double>& values, double share) {
 double median(std::vector<double>& values) { return quantile(values, 0.5); }
 
 Statistics::Statistics(const StatisticsOptions& options) : options_(options) {
+  if (options_.symmetry_frames > 0) require_tolerance(options_.symmetry_tolerance);
   report_.near_tolerance = options.near_duplicates ? options.near_tolerance : 0.0;
 }
 

@@ -190,3 +190,27 @@ TEST_CASE("space groups of known crystals") {
   CHECK(space_group(random_structure(12, 6.0, {true, true, true}, 4, 0.8), 1e-3) == "P1 (1)");
   CHECK(space_group(random_structure(12, 6.0, {true, true, false}, 4, 0.8), 1e-3).empty());
 }
+
+TEST_CASE("symmetry: what spglib would crash on has no space group") {
+  const Structure good = crystal(3.6, fcc, {29, 29, 29, 29});
+  for (const double x : {1e9, 1e100, 1e308, -1e308, std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+    INFO(x);
+    Structure s = good;
+    s.positions[1][0] = x;
+    CHECK(space_group(s, 1e-3).empty());
+    s = good;
+    s.cell = {{{x, 0, 0}, {0, x, 0}, {0, 0, x}}};
+    CHECK(space_group(s, 1e-3).empty());
+  }
+  CHECK(space_group(good, 1.7) != "");
+  CHECK(space_group(good, 1.9).empty());
+  // Found by a search over random structures: more than the cell's smallest height.
+  const Structure thin{{{{33.54, 0, 0}, {0, 5.05, 0}, {0.1, 0.4, 0.29}}}, {true, true, true}, {29, 8}, {{0, 0, 0}, {16.8, 2.5, 0.1}}};
+  for (const double tolerance : {0.2, 1.0, 2.98}) CHECK(space_group(thin, tolerance).empty());
+  Structure fewer = good;
+  fewer.positions.pop_back();
+  CHECK(space_group(fewer, 1e-3).empty());
+  for (const double tolerance : {-1.0, 0.0, std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()})
+    CHECK_THROWS_WITH(space_group(good, tolerance), Catch::Contains("tolerance of space groups"));
+  CHECK(space_group(good, 1e-3) == "Fm-3m (225)");
+}

@@ -193,3 +193,13 @@ def test_real_data(adatom_command):
     assert copies == set(range(18, 31))  # the strained crystals of the group Elastic
     document = adatom_command("data", "check", shared_file("formate_cu/test.extxyz"), as_json=True)
     assert "net-force" in {finding["code"] for finding in document["findings"]}
+
+
+def test_a_tolerance_of_symmetry_is_positive(adatom_command, tmp_path):
+    """Told before anything is read: spglib tries for a quarter of a minute with zero, and ends the process with less."""
+    write_crystals(tmp_path / "a.extxyz", 3)
+    process = adatom_command("data", "stats", tmp_path / "a.extxyz", "--symmetry-tolerance", 0, check=False)
+    assert process.returncode == 1 and "tolerance of space groups is 0 angstrom, expected a positive number" in process.stderr
+    for tolerance in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="tolerance of space groups"):
+            datasets.examine([tmp_path / "a.extxyz"], symmetry_tolerance=tolerance)
