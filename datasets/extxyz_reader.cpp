@@ -92,6 +92,7 @@ bool ExtxyzReader::next(Frame& frame) {
   } catch (const std::invalid_argument& error) {
     fail(error.what());
   }
+  other_names_ = std::any_of(pairs_.begin(), pairs_.end(), [](const KeyValue& pair) { return begins_as_other_names(pair.key); });
   read_comment(frame);
   read_columns();
   read_cell(frame);
@@ -141,7 +142,7 @@ const KeyValue* ExtxyzReader::find_label(Label label, const std::string& key) co
   if (search && label == Label::energy && keys_.free_energy)
     if (const KeyValue* pair = find("free_energy")) return pair;
   const KeyValue* pair = find(key);
-  if (pair || !search) return pair;
+  if (pair || !search || !other_names_) return pair;
   for (const std::string& name : other_names(label))
     if (const KeyValue* other = find_exactly(name)) return other;
   return nullptr;
@@ -323,6 +324,7 @@ void ExtxyzReader::compare_energies(const Frame& frame) {
   };
   compare(usual_name(Label::energy));
   if (keys_.free_energy) compare("free_energy");
+  if (!other_names_) return;
   for (const std::string& name : other_names(Label::energy)) compare(name);
 }
 
@@ -442,6 +444,7 @@ void ExtxyzReader::read_stress(Frame& frame) {
 
 /// The stress with those that stand beside it under another known name.
 void ExtxyzReader::compare_stresses(const Frame& frame, Label label, const KeyValue& read) {
+  if (!other_names_) return;
   const double factor = label == Label::stress ? 1.0 : -1.0 / volume(frame.structure.cell);
   for (const std::string& name : other_names(label)) {
     const KeyValue* pair = name == read.key ? nullptr : find_exactly(name);

@@ -89,6 +89,7 @@ class ExtxyzReader : public FrameSource {
   std::int64_t error_line_ = 0;  // for messages; 0: the last line read
   std::uint64_t begin_ = 0;
   std::vector<KeyValue> pairs_;
+  bool other_names_ = false;          // whether one of their keys begins as those of other_names() do
   const KeyValue* energy_ = nullptr;  // of these
   std::string properties_;            // of the columns below
   std::vector<Column> table_;

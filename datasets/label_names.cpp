@@ -63,6 +63,10 @@ const std::vector<std::string>& other_names(Label label) {
   return all[index(label)];
 }
 
+bool begins_as_other_names(std::string_view name) {
+  return std::any_of(prefixes.begin(), prefixes.end(), [name](std::string_view prefix) { return name.substr(0, prefix.size()) == prefix; });
+}
+
 std::optional<Label> promised_label(std::string_view name) {
   const std::string word = lower(name);
   for (const char* other : {"weight", "kinetic", "cutoff"})

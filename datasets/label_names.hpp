@@ -21,6 +21,9 @@ const std::string& usual_name(Label label);
 /// What else a label is called where the usual name is absent, in the order of search: REF_ (MACE's default), ref_, dft_, DFT_ and the usual names.
 const std::vector<std::string>& other_names(Label label);
 
+/// Whether a name begins as those of other_names do.
+bool begins_as_other_names(std::string_view name);
+
 /// The label that a name promises, such as `dft_forces`, `total_energy`, `virials`; weights and kinetic energies are none.
 std::optional<Label> promised_label(std::string_view name);
 

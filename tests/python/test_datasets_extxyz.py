@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -118,6 +120,27 @@ def test_defects_do_not_get_into_a_cache(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match=r"forces has 6 values, expected the shape \(1, 3\)"):
         datasets.Frame(np.array([1]), np.zeros((1, 3)), np.zeros((3, 3)), [False] * 3, forces=np.zeros((2, 3)))
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="files without a name are Linux's")
+def test_a_killed_process_leaves_no_temporary_file(tmp_path):
+    try:
+        os.close(os.open(tmp_path, os.O_WRONLY | os.O_TMPFILE))
+    except OSError:
+        pytest.skip("this file system has no files without a name")
+    text = """
+import os, signal, sys
+from adatom import datasets
+frame = datasets.Frame([29], [[0, 0, 0]], [[0, 0, 0]] * 3, [False] * 3, energy=-1.0)
+writers = [datasets.writing.open_writer(file) for file in sys.argv[1:]]
+for writer in writers:
+    for _ in range(30000):  # more than is kept in memory
+        writer.add(frame)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", text, tmp_path / "t.cache", tmp_path / "t.extxyz"], stderr=subprocess.PIPE)
+    assert (killed.returncode, killed.stderr) == (-signal.SIGKILL, b"")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):
