@@ -23,16 +23,16 @@ using std::chrono::milliseconds;
 // How long a thread spins before it sleeps. To wake it takes 5 to 50 us; the next loop of an evaluation follows after some us, the next evaluation of
 // dynamics after some 10 to 100.
 constexpr auto helper_spins = microseconds(1000), caller_spins = microseconds(200), contended_spins = microseconds(5);
-// A thread that wants to run and does not for so long has lost its core to another process; the cores are taken as contended for a while then.
+// A thread that wants to run and does not for so long has lost its core to another process. For a while then threads spin less, and there is one helper
+// fewer where a loop had to wait: for longer the more was lost and if it happens again, since it is a hiccup of the system or a process that stays.
 constexpr auto lost_core = microseconds(100);
-constexpr auto contention_lasts = milliseconds(100);
-// Where a loop had to wait for a helper without a core, there is one helper fewer for a while.
-constexpr auto rest = milliseconds(50);
+constexpr Clock::duration longest_rest = milliseconds(200);
+constexpr int rest_per_loss = 16;
 
 std::atomic<Clock::rep> contended_until{0};
 
 bool contended(Clock::time_point now) { return now.time_since_epoch().count() < contended_until.load(std::memory_order_relaxed); }
-void contend(Clock::time_point now) { contended_until.store((now + contention_lasts).time_since_epoch().count(), std::memory_order_relaxed); }
+void contend(Clock::time_point until) { contended_until.store(until.time_since_epoch().count(), std::memory_order_relaxed); }
 
 /// What this thread has run so far.
 Clock::duration cpu_time() {
@@ -62,14 +62,49 @@ void spin(Done done, Clock::duration limit) {
       pause();
     }
     const Clock::time_point now = Clock::now();
-    if (now - last > lost_core) {
-      contend(now);
+    if (const Clock::duration lost = now - last; lost > lost_core) {
+      contend(now + std::min(rest_per_loss * lost, longest_rest));
       return;
     }
     if (now - start > most) return;
     last = now;
   }
 }
+
+/// How many helpers stay away: they would take turns with others on a core, and a loop would wait for its slowest turn.
+class Resting {
+ public:
+  int helpers() {
+    if (helpers_ == 0) return 0;
+    if (const Clock::time_point now = Clock::now(); now > ends_) --helpers_, ends_ = now + length_;
+    return helpers_;
+  }
+
+  /// A loop of `most` threads took so much longer because one of them had no core.
+  void after(Clock::duration lost, int most) {
+    const Clock::time_point now = Clock::now();
+    const bool again = now - ends_ < 4 * length_;
+    length_ = std::min(std::max(rest_per_loss * lost, again ? 2 * length_ : Clock::duration(0)), longest_rest);
+    ends_ = now + length_;
+    helpers_ = std::min(helpers_ + 1, most - 1);
+    contend(ends_);
+  }
+
+ private:
+  int helpers_ = 0;
+  Clock::duration length_{};
+  Clock::time_point ends_{};
+};
+
+/// Tells how long the thread that made it has been without a core since.
+class CoreWatch {
+ public:
+  Clock::duration lost() const { return (Clock::now() - start_) - (cpu_time() - ran_); }
+
+ private:
+  Clock::time_point start_ = Clock::now();
+  Clock::duration ran_ = cpu_time();
+};
 
 // A fork takes only the thread that called it along.
 std::atomic<unsigned> forks{0};
@@ -133,20 +168,24 @@ class Team {
   void run(int most, Work work, void* context) {
     if (most <= 1 || running_) return work(context, 0);
     running_ = true;
-    if (resting_ > 0) {
-      if (const Clock::time_point now = Clock::now(); now - rest_began_ > rest) --resting_, rest_began_ = now;
-    }
     while (static_cast<int>(helpers_.size()) < most - 1 && add_helper()) {
     }
-    work_ = work, context_ = context, most_ = std::max(1, most - resting_);
+    work_ = work, context_ = context, most_ = std::max(1, most - resting_.helpers());
+    lost_core_.store(false, std::memory_order_relaxed);  // in a loop that nobody waited in
     const unsigned open = loop_.load(std::memory_order_relaxed) + 1;
     loop_.store(open);
     loop_.notify_all();
+    const CoreWatch watch;
     work(context, 0);
+    Clock::duration lost = watch.lost();
     // Closed: who has not come yet stays away. A helper first counts itself, then looks whether the loop is still open; here it is the other way round, so
     // that one of the two sees the other.
     loop_.store(open + 1);
-    if (inside_.load() != 0) wait_for_helpers();
+    if (inside_.load() != 0) {
+      const Clock::duration waited = wait_for_helpers();
+      if (lost_core_) lost = std::max(lost, waited);
+    }
+    if (lost > lost_core && most_ > 1) resting_.after(lost, most);
     running_ = false;
   }
 
@@ -174,17 +213,14 @@ class Team {
 
   void help(int k, unsigned seen);
 
-  void wait_for_helpers() {
+  Clock::duration wait_for_helpers() {
     const Clock::time_point begin = Clock::now();
     for (int inside; (inside = inside_.load()) != 0;) {
       spin([&] { return inside_.load(std::memory_order_relaxed) == 0; }, caller_spins);
       inside = inside_.load();
       if (inside != 0) inside_.wait(inside);
     }
-    const Clock::time_point now = Clock::now();
-    if (!lost_core_.exchange(false) || now - begin < lost_core) return;
-    contend(now);  // it lost its core in the middle of a piece, and all others have waited
-    resting_ = std::min(resting_ + 1, most_ - 1), rest_began_ = now;
+    return Clock::now() - begin;
   }
 
   std::vector<std::thread> helpers_;
@@ -192,8 +228,7 @@ class Team {
   Work work_ = nullptr;  // what a loop is stays as it is while helpers are inside
   void* context_ = nullptr;
   int most_ = 0;
-  int resting_ = 0;
-  Clock::time_point rest_began_{};
+  Resting resting_;
   std::atomic<bool> stop_{false}, lost_core_{false};
   alignas(64) std::atomic<unsigned> loop_{0};  // odd: a loop is open
   alignas(64) std::atomic<int> inside_{0};     // helpers at work
@@ -218,11 +253,9 @@ void Team::help(int k, unsigned seen) {
     if (seen % 2 == 0) continue;
     inside_.fetch_add(1);
     if (loop_.load() == seen && k < most_) {
-      const Clock::time_point start = Clock::now();
-      const Clock::duration ran_before = cpu_time();
+      const CoreWatch watch;
       work_(context_, k);
-      const Clock::duration without_core = (Clock::now() - start) - (cpu_time() - ran_before);
-      if (without_core > lost_core) lost_core_ = true;
+      if (watch.lost() > lost_core) lost_core_ = true;
     }
     inside_.fetch_sub(1);
     inside_.notify_all();
