@@ -27,7 +27,7 @@ constexpr auto helper_spins = microseconds(1000), caller_spins = microseconds(20
 // fewer where a loop had to wait: for longer the more was lost and if it happens again, since it is a hiccup of the system or a process that stays.
 constexpr auto lost_core = microseconds(100);
 constexpr Clock::duration longest_rest = milliseconds(200);
-constexpr int rest_per_loss = 16;
+constexpr int rest_per_loss = 4;
 
 std::atomic<Clock::rep> contended_until{0};
 
