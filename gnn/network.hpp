@@ -104,6 +104,9 @@ struct ContractionComponent {
 };
 
 struct Contraction {
+  static constexpr std::size_t most_inputs = 32;     ///< both parities of degrees up to 3
+  static constexpr std::size_t most_products = 256;  ///< for which the kernels have room
+
   int channels = 0;                          ///< padded
   std::vector<int> inputs;                   ///< offset in the message of each x_i's row
   std::vector<std::array<int, 2>> products;  ///< p_n = x_a x_b

@@ -292,6 +292,35 @@ RunConfig parse_config(const json& document) {
   return config;
 }
 
+std::vector<std::string> idle_options(const RunConfig& config) {
+  const RunConfig usual;
+  std::vector<std::string> found;
+  const auto check = [&](bool idle, bool set, const std::string& key, const std::string& because) {
+    if (idle && set) found.push_back("'" + key + "' has no effect: " + because);
+  };
+  const StageTwoOptions& two = config.stage_two;
+  const auto second = [&](double StageTwoOptions::*value, const std::string& key) {
+    check(two.start == 0, two.*value != usual.stage_two.*value, "stage_two." + key, "there is no second stage while stage_two.start is 0");
+  };
+  second(&StageTwoOptions::learning_rate, "learning_rate");
+  second(&StageTwoOptions::energy, "energy");
+  second(&StageTwoOptions::forces, "forces");
+  second(&StageTwoOptions::stress, "stress");
+  const ScheduleOptions& s = config.schedule;
+  const std::string schedule = "schedule.type is " + s.type;
+  check(s.type != "plateau", s.patience != usual.schedule.patience, "schedule.patience", schedule);
+  check(s.type == "cosine" || s.type == "constant", s.factor != usual.schedule.factor, "schedule.factor", schedule);
+  check(s.type == "constant", s.smallest != usual.schedule.smallest, "schedule.smallest", schedule);
+  const OptimizerOptions& o = config.optimizer;
+  const std::string optimizer = "optimizer.name is " + o.name;
+  check(o.name != "adam" && o.name != "adamw", o.amsgrad != usual.optimizer.amsgrad, "optimizer.amsgrad", optimizer);
+  check(o.name != "soap", o.precondition_every != usual.optimizer.precondition_every, "optimizer.precondition_every", optimizer);
+  check(o.name != "soap", o.largest_dimension != usual.optimizer.largest_dimension, "optimizer.largest_dimension", optimizer);
+  check(config.loss.shape == LossShape::l2 || config.loss.shape == LossShape::l1, config.loss.delta != usual.loss.delta, "loss.delta",
+        "loss.shape is " + std::string(config.loss.shape == LossShape::l2 ? "l2" : "l1"));
+  return found;
+}
+
 json resolved(const RunConfig& config) {
   RunConfig copy = config;
   json document = json::object();

@@ -6,6 +6,7 @@
 
 #include "adatom/elements.hpp"
 #include "datasets/atomic_energies.hpp"
+#include "datasets/cache.hpp"
 #include "datasets/random.hpp"
 #include "training/data_checks.hpp"
 #include "training/frames.hpp"
@@ -77,10 +78,21 @@ void require_labels(const RunConfig& config, RunData& data) {
                     "data.keys.stress (or data.keys.virial), or set loss.stress = 0");
 }
 
+void refuse_unused_keys(const DataOptions& options) {
+  std::vector<std::string> files;
+  for (const auto* some : {&options.train, &options.valid, &options.test}) files.insert(files.end(), some->begin(), some->end());
+  if (!options.isolated_atoms.empty()) files.push_back(options.isolated_atoms);
+  if (options.keys.named.empty() || !std::all_of(files.begin(), files.end(), datasets::is_cache)) return;
+  throw std::invalid_argument("data.keys." + *options.keys.named.begin() +
+                              " means nothing to training caches, which keep labels under their meaning: give it to " +
+                              "`adatom data convert`, where caches are made");
+}
+
 }  // namespace
 
 RunData read_data(const RunConfig& config) {
   RunData data;
+  refuse_unused_keys(config.data);
   if (!config.data.isolated_atoms.empty()) {
     FrameSet rest;
     RunConfig loose = config;

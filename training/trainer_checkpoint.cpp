@@ -110,7 +110,15 @@ std::string list(const json& files) {
   for (const json& f : files)
     text += (text.empty() ? "" : ", ") + f.at("file").get<std::string>() + " (" +
             (f.contains("configurations") ? f.at("configurations").dump() + " configurations, " : "") + f.at("hash").get<std::string>() + ")";
-  return text.empty() ? "nothing" : text;
+  return text.empty() ? "nothing" : gnn::shortened(text);
+}
+
+/// Those of `files` that are not among `others`; all where that leaves none.
+json apart(const json& files, const json& others) {
+  json result = json::array();
+  for (const json& f : files)
+    if (std::none_of(others.begin(), others.end(), [&](const json& other) { return other.at("hash") == f.at("hash"); })) result.push_back(f);
+  return result.empty() ? files : result;
 }
 
 json without_names(json files) {
@@ -141,19 +149,22 @@ void Trainer::Implementation::require_same_run(const json& then) const {
   for (const char* role : {"train", "valid", "isolated_atoms", "model"}) {
     const json before = then.at("data").value(role, json::array()), now = data.provenance.value(role, json::array());
     if (without_names(before) != without_names(now))
-      throw std::runtime_error(checkpoint().string() + " is of a run with other data: " + role + " was " + list(before) + ", now it is " + list(now) +
+      throw std::runtime_error(checkpoint().string() + " is of a run with other data: " + role + " was " + list(apart(before, now)) + ", now it is " +
+                               list(apart(now, before)) +
                                "; start a new run in another output folder (with model.file it can begin with the weights of this one)");
   }
   const json mine = whole_config();
-  for (const char* key : {"/seed", "/data/keys", "/data/atomic_energies", "/data/atomic_energy_of", "/training/batch_size", "/training/batch_atoms",
-                          "/training/batch_edges", "/training/ema_decay", "/loss", "/optimizer/learning_rate", "/optimizer/name"}) {
+  for (const std::string key : {"/seed", "/data/keys", "/data/atomic_energies", "/data/atomic_energy_of", "/training/batch_size", "/training/batch_atoms",
+                                "/training/batch_edges", "/training/ema_decay", "/loss", "/optimizer/learning_rate", "/optimizer/name"}) {
     const json::json_pointer at(key);
     const json before = then.at("config").value(at, json()), now = mine.value(at, json());
     if (before == now) continue;
-    std::string name = std::string(key).substr(1);
+    const std::string change = json::diff(before, now).front().at("path");  // of a table: the first option that differs
+    std::string name = (key + change).substr(1);
     std::replace(name.begin(), name.end(), '/', '.');
-    throw std::runtime_error(checkpoint().string() + " is of a run with another configuration: '" + name + "' was " + before.dump() + ", now it is " +
-                             now.dump() + "; set it back, or start a new run in another output folder");
+    const auto value = [at = json::json_pointer(change)](const json& of) { return of.contains(at) ? gnn::brief(of.at(at)) : "absent"; };
+    throw std::runtime_error(checkpoint().string() + " is of a run with another configuration: '" + name + "' was " + value(before) + ", now it is " +
+                             value(now) + "; set it back, or start a new run in another output folder");
   }
 }
 

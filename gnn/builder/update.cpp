@@ -84,6 +84,9 @@ void Builder::build_contraction(Layer& layer, int correlation, const std::string
       couplings.push_back(symmetric_coupling(in, ir, nu));
     }
     for (int m = 0; m < ir.dim(); ++m) c.components.push_back(component(couplings, weights, m, mul, c.out.find(ir)->row(m), c));
+    if (c.products.size() > Contraction::most_products)
+      fail("the contraction of " + name + " has " + std::to_string(c.products.size()) + " products of two components, expected at most " +
+           std::to_string(Contraction::most_products) + ": train with a smaller l_max");
   }
   layer.product = linear_map(name + ".product", contracted_channels, out);
 }

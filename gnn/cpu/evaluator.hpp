@@ -27,10 +27,8 @@ class CpuEvaluator final : public Evaluator {
     pack();
     for (const auto& layer : layers_) {
       tiles_.check(layer);
-      if (layer.spec->element_functions > 256 || static_cast<int>(layer.spec->contraction.inputs.size()) > max_contraction_inputs ||
-          static_cast<int>(layer.spec->contraction.products.size()) > max_contraction_products)
-        throw std::runtime_error("model: a layer is wider than the CPU backend's buffers (first hidden radial layers of at most 256, messages of at most " +
-                                 std::to_string(max_contraction_inputs) + " components)");
+      if (layer.spec->element_functions > 256)
+        throw std::runtime_error("model: a layer is wider than the CPU backend's buffers (first hidden radial layers of at most 256)");
     }
     states_.resize(layers_.size());
   }

@@ -14,14 +14,12 @@
 
 namespace adatom::gnn {
 
-inline constexpr int max_contraction_inputs = 32, max_contraction_products = 256;
-
 /// x_i and p_n of W channels of NB nodes.
 template <class S, int W, int NB>
 struct ContractionInputs {
   using L = Lane<S, W>;
   using N = typename L::Number;
-  N x[max_contraction_inputs][NB], p[max_contraction_products][NB];
+  N x[Contraction::most_inputs][NB], p[Contraction::most_products][NB];
 
   /// x_i of node b at x[b] + offsets[i].
   ContractionInputs(const Contraction& c, const S* const* from) {

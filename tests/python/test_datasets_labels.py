@@ -19,7 +19,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from dataset_files import crystals, same, shared_file, write_crystals
 
 from adatom import datasets
-from adatom.cli.evaluate import structure
+from adatom.cli.labelled import structure
 
 PACKERS = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
 

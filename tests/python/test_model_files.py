@@ -103,6 +103,8 @@ def test_contraction_is_checked_before_it_is_computed(tmp_path):
     tensors |= {"layers.0.contraction.0e.1": np.ones((1, 1, 8)), "layers.0.contraction.0e.2": np.ones((1, 7, 8))}
     tensors |= {"layers.0.linear.0e": np.ones((8, 8))}
     assert "tensor 'layers.0.contraction.0e.2' has shape [1, 7, 8], expected [3, 8, 8] or [1, 8, 8]" in refusal(tmp_path, tensors, document)
+    tensors |= {"layers.0.contraction.0e.2": np.ones((1, 8, 8)), "layers.0.contraction.0e.3": np.ones((1, 1, 8))}
+    assert "tensor 'layers.0.contraction.0e.3' has shape [1, 1, 8], expected [3, " in refusal(tmp_path, tensors, document)
     document["architecture"]["layers"][0] |= {"irreps_message": "8x0e+8x1o+8x0e"}
     tensors |= {"layers.0.linear.0e": np.ones((8, 16))}
     assert "has an irrep twice, which a contraction cannot take" in refusal(tmp_path, tensors, document)

@@ -14,6 +14,7 @@ from training_runs import DATA, command, tensors
 
 pytest.importorskip("torch", reason="training needs torch")
 from adatom import Potential  # noqa: E402
+from adatom.datasets import convert  # noqa: E402
 from adatom.training import resolved_config, train  # noqa: E402
 
 TINY = {"family": "mace", "channels": 4, "max_L": 0, "l_max": 1, "correlation": 1, "layers": 1, "r_max": 3.5, "radial_mlp": [8]}
@@ -323,3 +324,25 @@ def test_a_checkpoint_is_no_model(config, tmp_path):
         Potential.load(checkpoint)
     config.update(model={"file": str(checkpoint)}, output=str(tmp_path / "tuned"))
     assert "checkpoint.safetensors is the checkpoint of a run of training, expected a model" in refused(config)
+
+
+def test_options_that_change_nothing(tiny):
+    run = tiny(train=alloys(12))
+    assert not [text for text in told(run) if "has no effect" in text]
+    run.update(schedule={"type": "constant", "patience": 5, "factor": 0.8}, stage_two={"energy": 10.0, "start": 0}, loss={"shape": "l2", "delta": 0.5},
+               optimizer={"name": "adamw", "precondition_every": 3}, output=run["output"] + "2")  # fmt: skip
+    texts = [text for text in told(run) if "has no effect" in text]
+    assert [text.split("'")[1] for text in texts] == ["stage_two.energy", "schedule.patience", "optimizer.precondition_every", "loss.delta"]
+    assert "no second stage while stage_two.start is 0" in texts[0] and "schedule.type is constant" in texts[1]
+
+
+def test_keys_of_caches(tiny, tmp_path):
+    """A cache keeps labels under their meaning; a key beside another file is for that file."""
+    run = tiny(train=alloys(12), valid=alloys(4, seed=50))
+    convert(run["data"]["train"], tmp_path / "train.cache")
+    run["data"].update(train=[str(tmp_path / "train.cache")], keys={"energy": "energy"})
+    told(run)
+    convert(run["data"]["valid"], tmp_path / "valid.cache")
+    run["data"].update(valid=[str(tmp_path / "valid.cache")])
+    with pytest.raises(ValueError, match="data.keys.energy means nothing to training caches.*adatom data convert"):
+        train(run)

@@ -311,6 +311,25 @@ def test_command(adatom_command, model_file, frames, tmp_path):
         assert process.returncode == 1 and message in process.stderr and "Traceback" not in process.stderr
 
 
+def test_command_reads_labels_as_all_others_do(adatom_command, calibrated, frames, tmp_path):
+    """Under the names that are given, by the energy that the forces belong to; what lacks one is named before anything is fitted."""
+    named = []
+    for atoms in frames[50:55]:
+        copy = atoms.copy()
+        copy.info["my_energy"] = atoms.get_potential_energy()
+        copy.arrays["my_forces"] = atoms.get_forces()
+        named.append(copy)
+    ase.io.write(tmp_path / "usual.extxyz", frames[50:55])
+    ase.io.write(tmp_path / "named.extxyz", named)
+    usual = adatom_command("calibrate", calibrated, "--test", tmp_path / "usual.extxyz", as_json=True)["sets"][0]
+    keys = ("--energy-key", "my_energy", "--forces-key", "my_forces")
+    other = adatom_command("calibrate", calibrated, "--test", tmp_path / "named.extxyz", *keys, as_json=True)["sets"][0]
+    assert other["force_rmse"] == pytest.approx(usual["force_rmse"]) and other["energy_rmse"] == pytest.approx(usual["energy_rmse"])
+    process = adatom_command("calibrate", calibrated, "--test", tmp_path / "named.extxyz", check=False)
+    assert process.returncode == 1 and "named.extxyz: configuration 0 has no energy; name it with --energy-key" in process.stderr
+    assert "my_energy" in process.stderr and "Traceback" not in process.stderr
+
+
 def test_training_leaves_detectors_out(calibrated, frames, tmp_path):
     pytest.importorskip("torch", reason="training needs torch")
     from adatom.training import train

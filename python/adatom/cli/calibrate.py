@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from adatom.cli import common
+from adatom.cli import common, data, labelled
 
 Files = Optional[list[Path]]
 
@@ -25,6 +25,12 @@ def calibrate(
     remove: Annotated[bool, typer.Option("--remove", help="Write the model without detectors.")] = False,
     members: Annotated[int, typer.Option("--members", min=2, help="Members of the ensemble.")] = 32,
     seed: Annotated[int, typer.Option("--seed", help="Of the random numbers.")] = 0,
+    format: data.Format = None,
+    energy_key: data.EnergyKey = None,
+    forces_key: data.ForcesKey = None,
+    head_key: data.HeadKey = None,
+    type_map: data.TypeMap = None,
+    zero_smearing: data.ZeroSmearing = False,
     threads: common.Threads = None,
     head: common.Head = None,
     as_json: common.Json = False,
@@ -32,8 +38,8 @@ def calibrate(
     """Fits detectors of uncertainty, calibrates them, and prints how good they are.
 
     With --train and --held-out: fits detectors. With --held-out alone: scales the standard deviations of a model that has detectors to these
-    configurations. With --test alone: judges. Files: whatever `adatom data` reads. The first table row is the held-out set, against which the areas
-    under the ROC curve of the others are counted.
+    configurations. With --test alone: judges. Files: whatever `adatom data` reads, labels as there. The first table row is the held-out set, against
+    which the areas under the ROC curve of the others are counted.
     """
     from adatom import Potential
     from adatom.uncertainty import fit, judge, recalibrate, table
@@ -54,11 +60,18 @@ def calibrate(
     if not (held_out or test):
         raise ValueError("give --train and --held-out to fit detectors, --held-out to calibrate them anew, or --test to judge them")
 
+    names = {"energy": energy_key, "forces": forces_key, "head": head_key}
+    known = Potential.load(model, head=head, threads=threads)
+
+    def read_all(paths: list[Path], label: bool = True) -> list:
+        files = [labelled.read(path, names, format, type_map, zero_smearing) for path in paths]
+        return [atoms for file in files for atoms in usable(file, known, label)]
+
     kept = read_all(held_out or [])
     if train:
         with common.progress(as_json) as bar:
             task = bar.add_task("fit", total=None)
-            fit(model, read_all(train), kept, output, members=members, seed=seed, head=head, threads=threads,
+            fit(model, read_all(train, label=False), kept, output, members=members, seed=seed, head=head, threads=threads,
                 progress=lambda done, total: bar.update(task, completed=done, total=total))  # fmt: skip
     elif held_out:
         recalibrate(model, kept, output, threads=threads)
@@ -90,12 +103,23 @@ def calibrate(
     common.console().print(view)
 
 
-def read_all(paths: list[Path]) -> list:
-    """Configurations of all files as `ase.Atoms`. Isolated atoms are left out: they have no environment to learn from."""
-    from adatom.datasets import read
-    from adatom.datasets.frames import frame_to_atoms
+def usable(file: labelled.Labelled, potential, label: bool) -> list:
+    """Configurations of a file as `ase.Atoms`, each with energy and forces if `label`. Isolated atoms are left out: they have no environment to learn from."""
+    from adatom.datasets.frames import refuse_defects
 
-    frames = [frame_to_atoms(frame) for path in paths for frame in read(path) if not frame.is_isolated_atom()]
-    if paths and not frames:
-        raise ValueError(f"{', '.join(map(str, paths))}: no configurations in it")
-    return frames
+    structures = []
+    for k, frame in enumerate(file.frames):
+        if frame.is_isolated_atom():
+            continue
+        refuse_defects(frame, f"{file.file}: configuration {k}")
+        structures.append(labelled.structure(frame))
+        results = getattr(structures[-1].calc, "results", {})
+        for name in ("energy", "forces"):
+            if label and results.get(name) is None:
+                raise ValueError(f"{file.file}: configuration {k} has no {name}; name it with --{name}-key. {file.contents}".rstrip())
+    if not structures:
+        raise ValueError(f"{file.file}: no configurations in it")
+    if label:
+        file.say(complete=True)
+        labelled.warn_of_heads(file.file, structures, potential)
+    return structures

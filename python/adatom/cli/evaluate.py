@@ -10,7 +10,7 @@ from typing import Annotated, Optional
 import typer
 
 from adatom import _pictures
-from adatom.cli import common, data
+from adatom.cli import common, data, labelled
 
 BATCH_ATOMS = 2000  # atoms evaluated together; enough to keep every core busy
 
@@ -42,12 +42,11 @@ def evaluate(
     without any label is an error.
     """
     names = {"energy": energy_key, "forces": forces_key, "stress": stress_key, "virial": virial_key, "head": head_key}
-    types = type_map.replace(",", " ").split() if type_map else None
-    frames, contents, notes = read(file, index, format, types, not zero_smearing, names)
-    structures = [structure(frame) for frame in frames]
+    labels = labelled.read(file, names, format, type_map, zero_smearing)
+    structures = [labelled.structure(frame) for frame in chosen(labels.frames, index, file)]
     pairs = {name: Pairs() for name in UNITS}
     potential = common.load(model, device, dtype, threads, head)
-    _warn_of_heads(file, structures, potential)
+    labelled.warn_of_heads(file, structures, potential)
     with common.progress(as_json) as bar:
         task = bar.add_task("evaluate", total=len(structures))
         for batch in _batches(structures):
@@ -57,11 +56,9 @@ def evaluate(
             bar.advance(task, len(batch))
     if not any(pair.labels for pair in pairs.values()):
         raise ValueError(
-            f"{file}: no energy, forces or stress to compare with; name them with --energy-key, --forces-key, --stress-key. {contents or 'It has no labels'}"
+            f"{file}: no energy, forces or stress to compare with; name them with --energy-key, --forces-key, --stress-key. {labels.contents or 'It has no labels'}"
         )
-    for note in notes:  # of names that are not read only where a row is empty
-        if note["kind"] != "unread" or not all(pair.labels for pair in pairs.values()):
-            typer.secho(f"adatom: {'warning' if note['kind'] == 'warning' else 'note'}: {file}: {note['message']}; {note['advice']}", fg="yellow", err=True)
+    labels.say(all(pair.labels for pair in pairs.values()))
     rows = [row for name, pair in pairs.items() for row in pair.rows(name)]
     if output:
         _plot(output, pairs)
@@ -136,57 +133,21 @@ def _errors(name: str, element: str | None, difference) -> dict:
     }
 
 
-def _warn_of_heads(file: Path, structures: list, potential) -> None:
-    """Structures that name another level of theory than the model runs with; a model of one head called Default knows none."""
-    heads = [str(atoms.info.get("head") or "") for atoms in structures]
-    if potential.heads == ("Default",):
-        return
-    for other in sorted(set(heads) - {"", potential.head}):
-        advice = f"--head {other} compares with them" if other in potential.heads else f"the model has {', '.join(potential.heads)}"
-        typer.echo(
-            f"adatom: warning: {file}: {heads.count(other)} of {len(heads)} structures are of the head '{other}', whose labels are of another level of theory "
-            f"than '{potential.head}', with which the model runs: {advice}",
-            err=True,
-        )
-
-
-def read(
-    file: Path, index: str, format: str | None, type_map: list[str] | None, force_consistent: bool, keys: dict[str, str | None]
-) -> tuple[list, str, list[dict[str, str]]]:
-    """The chosen frames of a file; what it has, for messages; what its reader has to say."""
+def chosen(frames: list, index: str, file: Path) -> list:
     from ase.io.formats import string2index
 
-    from adatom import datasets
-    from adatom.datasets.reading import open_source, reading_notes, refuse_unused_keys
+    from adatom.datasets.frames import refuse_defects
 
-    found = format or datasets.detect_format(file)
-    if found not in datasets.FORMATS:
-        raise ValueError(f"--format {found}: expected one of {', '.join(datasets.FORMATS)}")
-    named = datasets.label_keys(**keys)
-    named.free_energy = force_consistent
-    refuse_unused_keys([file], [found], named)
-    source = open_source(file, found, named, type_map=type_map)
-    frames = list(source)
     try:
-        chosen = string2index(index)
-        frames = frames[chosen] if isinstance(chosen, slice) else [frames[chosen]]
+        which = string2index(index)
+        some = frames[which] if isinstance(which, slice) else [frames[which]]
     except (IndexError, ValueError, TypeError) as error:
         raise ValueError(f"--index {index}: expected a number below {len(frames)} or a slice such as 10: or ::5, of the {len(frames)} structures of {file}") from error
-    if not frames:
+    if not some:
         raise ValueError(f"{file}: no structures in it (index {index!r})")
-    for k, frame in enumerate(frames):
-        datasets.frames.refuse_defects(frame, f"{file}: structure {k} of those chosen")
-    return frames, source.contents, reading_notes(source, found)
-
-
-def structure(frame):
-    """`ase.Atoms` with those labels that count."""
-    from adatom.datasets import frame_to_atoms
-
-    atoms = frame_to_atoms(frame)
-    if frame.weights[3] == 0 and atoms.calc is not None:
-        atoms.calc.results.pop("stress", None)
-    return atoms
+    for k, frame in enumerate(some):
+        refuse_defects(frame, f"{file}: structure {k} of those chosen")
+    return some
 
 
 def _batches(structures):
