@@ -236,15 +236,15 @@ class Team {
 
 struct OfThread {
   std::unique_ptr<Team> team;
-  bool helps = false;  // it is a helper itself
   unsigned forks = 0;
   const std::function<void()>* check = nullptr;
   Clock::time_point next_check{};
 };
 thread_local OfThread mine;
+thread_local bool helps = false;  // it is a helper itself; apart from `mine`, whose destructor would be registered, and need memory, in each helper
 
 void Team::help(int k, unsigned seen) {
-  mine.helps = true;
+  helps = true;
   for (;;) {
     spin([&] { return loop_.load(std::memory_order_relaxed) != seen; }, helper_spins);
     loop_.wait(seen);
@@ -278,7 +278,7 @@ class CoreThreads final : public Threads {
   }
 
   void run(int most, void (*work)(void*, int), void* context) override {
-    if (most <= 1 || mine.helps) return work(context, 0);
+    if (most <= 1 || helps) return work(context, 0);
     if (mine.forks != forks) {
       (void)mine.team.release();  // its threads are in the other process: nothing can be joined
       mine.forks = forks;

@@ -2,12 +2,15 @@
 #include "pair_adatom.hpp"
 
 #include <algorithm>
+#include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <new>
 #include <set>
 #include <stdexcept>
+#include <thread>
 
 #include "adatom/elements.hpp"
 
@@ -452,7 +455,14 @@ void PairAdatom::stop_all(const std::string& message) {
 /// From one rank while others may wait in a communication: they are ended.
 void PairAdatom::stop_one(const std::string& message) {
   if (comm->nprocs == 1) error->all(FLERR, message);
-  error->one(FLERR, message);
+  try {
+    error->one(FLERR, message);
+  } catch (...) {
+    // LAMMPS aborts all ranks then. The launcher passes on what it has read until that: on a busy machine not yet the message.
+    std::fflush(nullptr);
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    throw;
+  }
 }
 
 }  // namespace LAMMPS_NS

@@ -197,6 +197,14 @@ void describe(Table& t, RunConfig& c) {
   });
 }
 
+json all_options(const RunConfig& config) {
+  RunConfig copy = config;
+  json document = json::object();
+  Table table(nullptr, &document, "");
+  describe(table, copy);
+  return document;
+}
+
 /// What users of other codes call a key, and what it is here.
 const std::map<std::string, std::string> other_names = {{"training.patience", "training.stop_patience, or schedule.patience for the learning rate"},
                                                         {"training.lr", "optimizer.learning_rate"},
@@ -223,7 +231,7 @@ void find_key(const json& document, const std::string& key, const std::string& t
 /// For a key that its table does not know: where it is known, in words; "" if nowhere.
 std::string where_it_belongs(const std::string& table, const std::string& key) {
   if (const auto other = other_names.find(table + "." + key); other != other_names.end()) return ": it is " + other->second;
-  json document = resolved(RunConfig());
+  json document = all_options(RunConfig());
   document["model"] = json::object();
   std::vector<std::string> found;
   find_key(document, key, "", found);
@@ -248,6 +256,33 @@ void check_model(const json& model) {
         if (const std::string where = where_it_belongs("model", key); !where.empty()) throw std::invalid_argument("unknown key 'model." + key + "'" + where);
     throw;
   }
+}
+
+/// Options that change nothing beside the others, by their place in a document, and why.
+std::vector<std::pair<json::json_pointer, std::string>> idle_options(const RunConfig& config) {
+  std::vector<std::pair<json::json_pointer, std::string>> found;
+  const auto idle = [&](bool is, const std::string& because, const char* table, std::initializer_list<const char*> keys) {
+    if (!is) return;
+    for (const char* key : keys) found.emplace_back(json::json_pointer() / std::string(table) / std::string(key), because);
+  };
+  idle(config.loss.shape == LossShape::l2, "loss.shape is l2", "loss", {"delta"});
+  idle(config.loss.shape == LossShape::l1, "loss.shape is l1", "loss", {"delta"});
+  const std::string& optimizer = config.optimizer.name;
+  idle(optimizer != "adam" && optimizer != "adamw", "optimizer.name is " + optimizer, "optimizer", {"amsgrad"});
+  idle(optimizer != "soap", "optimizer.name is " + optimizer, "optimizer", {"precondition_every", "largest_dimension"});
+  const std::string &schedule = config.schedule.type, type = "schedule.type is " + schedule;
+  idle(schedule != "plateau", type, "schedule", {"patience"});
+  idle(schedule != "plateau" && schedule != "exponential", type, "schedule", {"factor"});
+  idle(schedule == "constant", type, "schedule", {"smallest"});
+  idle(config.stage_two.start == 0, "stage_two.start is 0, which means no second stage", "stage_two", {"learning_rate", "energy", "forces", "stress"});
+  return found;
+}
+
+/// As users write it.
+std::string dotted(const json::json_pointer& at) {
+  std::string name = at.to_string().substr(1);
+  std::replace(name.begin(), name.end(), '/', '.');
+  return name;
 }
 
 }  // namespace
@@ -284,6 +319,8 @@ RunConfig parse_config(const json& document) {
     throw std::invalid_argument("'loss.energy', 'loss.forces' and 'loss.stress' are all 0, so that there is nothing to learn from: give one a weight");
   if (const StageTwoOptions& two = config.stage_two; two.start > 0 && two.energy + two.forces + two.stress == 0)
     throw std::invalid_argument("'stage_two.energy', '.forces' and '.stress' are all 0, so that there is nothing to learn from: give one a weight");
+  for (const auto& [at, because] : idle_options(config))
+    if (document.contains(at)) throw std::invalid_argument("'" + dotted(at) + "' has no effect, since " + because + ": remove it, or change that");
   if (config.batch_size == 0 && config.batch_atoms == 0 && config.batch_edges == 0)
     throw std::invalid_argument("'training.batch_size' is 0, expected 1 or more where there is neither 'training.batch_atoms' nor 'training.batch_edges'");
   if (config.stage_two.start >= config.epochs && config.stage_two.start > 0)
@@ -292,41 +329,11 @@ RunConfig parse_config(const json& document) {
   return config;
 }
 
-std::vector<std::string> idle_options(const RunConfig& config) {
-  const RunConfig usual;
-  std::vector<std::string> found;
-  const auto check = [&](bool idle, bool set, const std::string& key, const std::string& because) {
-    if (idle && set) found.push_back("'" + key + "' has no effect: " + because);
-  };
-  const StageTwoOptions& two = config.stage_two;
-  const auto second = [&](double StageTwoOptions::*value, const std::string& key) {
-    check(two.start == 0, two.*value != usual.stage_two.*value, "stage_two." + key, "there is no second stage while stage_two.start is 0");
-  };
-  second(&StageTwoOptions::learning_rate, "learning_rate");
-  second(&StageTwoOptions::energy, "energy");
-  second(&StageTwoOptions::forces, "forces");
-  second(&StageTwoOptions::stress, "stress");
-  const ScheduleOptions& s = config.schedule;
-  const std::string schedule = "schedule.type is " + s.type;
-  check(s.type != "plateau", s.patience != usual.schedule.patience, "schedule.patience", schedule);
-  check(s.type == "cosine" || s.type == "constant", s.factor != usual.schedule.factor, "schedule.factor", schedule);
-  check(s.type == "constant", s.smallest != usual.schedule.smallest, "schedule.smallest", schedule);
-  const OptimizerOptions& o = config.optimizer;
-  const std::string optimizer = "optimizer.name is " + o.name;
-  check(o.name != "adam" && o.name != "adamw", o.amsgrad != usual.optimizer.amsgrad, "optimizer.amsgrad", optimizer);
-  check(o.name != "soap", o.precondition_every != usual.optimizer.precondition_every, "optimizer.precondition_every", optimizer);
-  check(o.name != "soap", o.largest_dimension != usual.optimizer.largest_dimension, "optimizer.largest_dimension", optimizer);
-  check(config.loss.shape == LossShape::l2 || config.loss.shape == LossShape::l1, config.loss.delta != usual.loss.delta, "loss.delta",
-        "loss.shape is " + std::string(config.loss.shape == LossShape::l2 ? "l2" : "l1"));
-  return found;
-}
-
 json resolved(const RunConfig& config) {
-  RunConfig copy = config;
-  json document = json::object();
-  Table table(nullptr, &document, "");
-  describe(table, copy);
-  if (!config.data.valid.empty()) document["data"].erase("valid_fraction");  // a configuration that could be run again
+  json document = all_options(config);
+  // What is left is a configuration that could be run again.
+  if (!config.data.valid.empty()) document["data"].erase("valid_fraction");
+  for (const auto& [at, because] : idle_options(config)) document.at(at.parent_pointer()).erase(at.back());
   return document;
 }
 

@@ -68,9 +68,6 @@ struct RunConfig {
 /// value and what is expected.
 RunConfig parse_config(const nlohmann::json& json);
 
-/// Options that differ from what they are by default, and change nothing beside the others; one sentence each.
-std::vector<std::string> idle_options(const RunConfig& config);
-
 /// Everything as it is, defaults included.
 nlohmann::json resolved(const RunConfig& config);
 

@@ -45,17 +45,6 @@ ErrorSums& ErrorSums::operator+=(const ErrorSums& o) {
   return *this;
 }
 
-LabelCounts count_labels(const TrainingBatch& batch) {
-  LabelCounts counts;
-  for (std::size_t k = 0; k < batch.size(); ++k) {
-    const datasets::Frame& f = batch.frame(k);
-    counts.energies += f.energy.has_value();
-    counts.force_components += 3.0 * static_cast<double>(f.forces.size());
-    counts.stress_components += f.stress ? 9.0 : 0.0;
-  }
-  return counts;
-}
-
 void predict(gnn::Evaluator& evaluator, const TrainingBatch& batch, bool strains, Predictions& p) {
   const std::size_t n = batch.atoms();
   p.atom_energies.resize(n), p.forces.resize(3 * n);

@@ -34,7 +34,6 @@ struct LabelCounts {
   double energies = 0.0, force_components = 0.0, stress_components = 0.0;
   LabelCounts& operator+=(const LabelCounts& other);
 };
-LabelCounts count_labels(const TrainingBatch& batch);
 
 /// Sums over configurations, from which errors of a whole data set are formed.
 struct ErrorSums {

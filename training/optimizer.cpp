@@ -62,17 +62,15 @@ class ScheduleFree final : public Optimizer {
   void step(torch::Tensor& y, const torch::Tensor& gradient, double rate) override {
     if (steps_.item<double>() == 0.0) z_.copy_(y);
     const double t = steps_.add_(1.0).item<double>(), b = options_.beta1;
-    const double warm = options_.warmup_steps > 0 ? std::min(1.0, t / options_.warmup_steps) : 1.0;
-    const double now = rate * warm;
     v_.mul_(options_.beta2).addcmul_(gradient, gradient, 1.0 - options_.beta2);
     const torch::Tensor denominator = (v_ / (1.0 - std::pow(options_.beta2, t))).sqrt_().add_(options_.epsilon);
     const torch::Tensor direction = gradient / denominator + decay_ * y;
-    const double largest = std::max(largest_rate_.item<double>(), now), weight = largest * largest, sum = weight_.item<double>() + weight;
+    const double largest = std::max(largest_rate_.item<double>(), rate), weight = largest * largest, sum = weight_.item<double>() + weight;
     largest_rate_.fill_(largest);
     weight_.fill_(sum);
     const double c = sum > 0 ? weight / sum : 0.0;
     torch::Tensor x = evaluated(y);
-    z_.sub_(direction, now);
+    z_.sub_(direction, rate);
     x.mul_(1.0 - c).add_(z_, c);
     y.copy_(z_ * (1.0 - b) + x * b);
   }

@@ -12,7 +12,6 @@ struct OptimizerOptions {
   bool amsgrad = true;          ///< adam, adamw
   int precondition_every = 10;  ///< soap: steps between two changes of the basis
   int largest_dimension = 512;  ///< soap: sides of a matrix that are longer are left in their own basis
-  int warmup_steps = 0;         ///< schedule_free: steps in which the learning rate grows to its value
 };
 
 }  // namespace adatom::training

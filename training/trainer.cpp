@@ -21,7 +21,6 @@ Trainer::Implementation::Implementation(const RunConfig& run, std::shared_ptr<Co
   together([&] {
     prepare_output(resume);
     data = read_data(config);
-    for (const std::string& text : idle_options(config)) data.warnings.push_back(text);
     make_model();
   });
   together([&, all = fingerprints()] {

@@ -154,11 +154,12 @@ void Trainer::Implementation::require_same_run(const json& then) const {
                                "; start a new run in another output folder (with model.file it can begin with the weights of this one)");
   }
   const json mine = whole_config();
-  for (const std::string key : {"/seed", "/data/keys", "/data/atomic_energies", "/data/atomic_energy_of", "/training/batch_size", "/training/batch_atoms",
-                                "/training/batch_edges", "/training/ema_decay", "/loss", "/optimizer/learning_rate", "/optimizer/name"}) {
+  for (const std::string key :
+       {"/seed", "/data/keys", "/data/atomic_energies", "/data/atomic_energy_of", "/training/batch_size", "/training/batch_atoms", "/training/batch_edges",
+        "/training/ema_decay", "/loss/shape", "/loss/energy", "/loss/forces", "/loss/stress", "/loss/delta", "/optimizer/learning_rate", "/optimizer/name"}) {
     const json::json_pointer at(key);
     const json before = then.at("config").value(at, json()), now = mine.value(at, json());
-    if (before == now) continue;
+    if (before == now || now.is_null()) continue;                           // null: an option that changes nothing now
     const std::string change = json::diff(before, now).front().at("path");  // of a table: the first option that differs
     std::string name = (key + change).substr(1);
     std::replace(name.begin(), name.end(), '/', '.');

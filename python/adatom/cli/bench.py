@@ -11,6 +11,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from adatom import _structures
 from adatom.cli import common
 
 
@@ -39,7 +40,7 @@ def bench(
     if structure and atoms:
         raise ValueError("--structure and --atoms exclude each other")
     potential = common.load(model, device, dtype, threads, head, matmul)
-    system = common.read_structures(structure, "-1")[0] if structure else crystal(potential.elements, element, atoms or 500)
+    system = _structures.read_structures(structure, "-1")[0] if structure else crystal(potential.elements, element, atoms or 500)
     threads = threads or default_threads()
     potential.set_threads(threads)
 
@@ -105,7 +106,7 @@ def crystal(elements: tuple[int, ...], element: str | None, atoms: int):
     from ase.build import bulk
     from ase.data import covalent_radii, reference_states
 
-    available = common.symbols(elements)
+    available = _structures.symbols(elements)
     symbol = element or ("Cu" if "Cu" in available else available[0])
     if symbol not in available:
         raise ValueError(f"--element {symbol}: the model has {' '.join(available)}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What several subcommands share: options, output, reading structures."""
+"""What several subcommands share: options and output."""
 
 from __future__ import annotations
 
@@ -74,31 +74,9 @@ def load(model: Path, device: Device, dtype: DType, threads: int | None, head: s
     return Potential.load(model, device=device.value, dtype=dtype.value, threads=threads, head=head, matmul=matmul.value)
 
 
-def read_structures(file: Path, index: str = ":") -> list:
-    """All structures of a file in any format that ASE reads. ValueError, naming the file, where ASE cannot."""
-    import ase.io
-
-    if not file.is_file():
-        raise FileNotFoundError(f"no structure file at {file}")
-    try:
-        structures = ase.io.read(file, index=index, do_not_split_by_at_sign=True)
-    except Exception as error:  # ASE's readers raise whatever their parsing raises
-        raise ValueError(f"{file}: ASE cannot read it ({type(error).__name__}: {error})") from error
-    structures = structures if isinstance(structures, list) else [structures]
-    if not structures:
-        raise ValueError(f"{file}: no structures in it (index {index!r})")
-    return structures
-
-
 def check_output_file(output: Path) -> None:
     """Raises ValueError where no file can be written: what is known before the work had better be said then."""
     if output.is_dir():
         raise ValueError(f"{output} is a folder, expected the name of a file to write")
     if not output.absolute().parent.is_dir():
         raise ValueError(f"there is no folder {output.absolute().parent} for {output}")
-
-
-def symbols(numbers) -> list[str]:
-    from ase.data import chemical_symbols
-
-    return [chemical_symbols[z] for z in numbers]

@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from adatom import _pictures
+from adatom import _pictures, _structures
 from adatom.cli import common, data, labelled
 
 BATCH_ATOMS = 2000  # atoms evaluated together; enough to keep every core busy
@@ -114,7 +114,7 @@ class Pairs:
         if self.elements:
             numbers = np.concatenate(self.elements)
             for z in np.unique(numbers):
-                rows.append(_errors(name, common.symbols([z])[0], difference[numbers == z]))
+                rows.append(_errors(name, _structures.symbols([z])[0], difference[numbers == z]))
         return rows
 
 
@@ -175,7 +175,7 @@ def _plot(output: Path, pairs: dict[str, Pairs]) -> None:
         if pair.elements:
             numbers = np.concatenate(pair.elements)
             for z in np.unique(numbers):
-                panel.plot(reference[numbers == z].ravel(), prediction[numbers == z].ravel(), ".", ms=3, label=common.symbols([z])[0])
+                panel.plot(reference[numbers == z].ravel(), prediction[numbers == z].ravel(), ".", ms=3, label=_structures.symbols([z])[0])
             panel.legend()
         else:
             panel.plot(reference.ravel(), prediction.ravel(), ".", ms=4)

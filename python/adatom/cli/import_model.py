@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from adatom import _structures
 from adatom.cli import common
 
 app = typer.Typer(help="Convert a model of another package to a model file.", no_args_is_help=True)
@@ -66,7 +67,7 @@ def _write(convert, source: str, output: Path, elements: str | None, head: str |
         document = write_model(output, tensors, document)
         bar.advance(task)
     mirror_symmetric = Potential.load(output, head=document["heads"][0]).mirror_symmetric
-    kept, heads = common.symbols(document["elements"]), document["heads"]
+    kept, heads = _structures.symbols(document["elements"]), document["heads"]
     if as_json:
         common.print_json({"output": str(output), "elements": kept, "heads": heads, "cutoff": document["cutoff"], "sha256": document["sha256"],
                            "mirror_symmetric": mirror_symmetric})  # fmt: skip

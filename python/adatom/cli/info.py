@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 
+from adatom import _structures
 from adatom.cli import common
 
 
@@ -23,7 +24,7 @@ def info(model: common.ModelFile, as_json: common.Json = False) -> None:
         "bytes": model.stat().st_size,
         "summary": potential.summary,
         "cutoff": potential.cutoff,
-        "elements": common.symbols(potential.elements),
+        "elements": _structures.symbols(potential.elements),
         "heads": list(potential.heads),
         "parameters": sum(_product(shape) for shape in shapes),
         "tensors": len(shapes),

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from adatom import _structures
 from adatom.cli import common
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="Configuration (TOML); docs/learning.md describes it.", show_default=False)]
@@ -78,7 +79,7 @@ def _label_file(config, structures: Path, output: Path) -> None:
     if output.is_dir():
         raise ValueError(f"--output {output} is a folder, expected a file")
     output.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before anything is calculated
-    labelled, failed = run(config, common.read_structures(structures), lambda text: typer.echo(text))
+    labelled, failed = run(config, _structures.read_structures(structures), lambda text: typer.echo(text))
     write_frames(output, labelled)
     for f in failed:
         typer.echo(f"failed: {f['task']}: {printable(f['reason'])}", err=True)

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from adatom import _structures
 from adatom.cli import common
 
 
@@ -35,7 +36,7 @@ def relax(
     from ase.filters import FrechetCellFilter
     from ase.optimize import FIRE, BFGSLineSearch
 
-    atoms = common.read_structures(file, "-1")[0]
+    atoms = _structures.read_structures(file, "-1")[0]
     if cell and not atoms.pbc.all():
         raise ValueError(f"--cell needs a cell that is periodic along all three vectors; {file} has pbc = {atoms.pbc.tolist()}")
     if smax is not None and not cell:

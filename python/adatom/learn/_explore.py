@@ -53,7 +53,7 @@ BLOWN_UP = ("lost atoms:", "simulation unstable", "out of range atoms")  # error
 
 def read_seeds(config: LearnConfig) -> list[Atoms]:
     """The seed structures, with their constraints. Raises ValueError, naming file and structure, for one that no run can begin with."""
-    from adatom.cli.common import read_structures
+    from adatom._structures import read_structures
 
     seeds = []
     for file in config.explore.structures:

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from adatom.cli.common import symbols
+from adatom._structures import symbols
 from adatom.learn import _explore, _labels, _process
 from adatom.learn._calculation import temporary_name
 from adatom.learn._config import LearnConfig
