@@ -58,7 +58,8 @@ def main() -> int:
     reports = ROOT / "build" / "reports"
     reports.mkdir(parents=True, exist_ok=True)
 
-    total = run("C++", ["ctest", "--output-on-failure", "--output-junit", str(reports / "ctest.xml")], reports / "ctest.xml", build)
+    cores = str(len(os.sched_getaffinity(0)))
+    total = run("C++", ["ctest", "--parallel", cores, "--output-on-failure", "--output-junit", str(reports / "ctest.xml")], reports / "ctest.xml", build)
     total += run(
         "Python, LAMMPS, examples, README",
         [sys.executable, "-m", "pytest", "--durations=5", f"--junitxml={reports / 'pytest.xml'}", *arguments.pytest],

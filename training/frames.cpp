@@ -134,6 +134,7 @@ void FrameSet::add(const std::string& path, const RunConfig& config, IsolatedAto
   const auto take = [&](const Frame& frame, const std::string& where) {
     if (datasets::is_isolated_atom(frame)) {
       if (isolated && frame.energy && frame.size() == 1 && !datasets::is_ion(frame)) keep_isolated(*isolated, frame, where);
+      if (isolated && datasets::is_ion(frame)) ions_.emplace(frame.structure.numbers.front(), where);
       if (isolated && !frame.energy && without_energy++ == 0) first_without = where;
       return false;
     }

@@ -60,6 +60,7 @@ class FrameSet {
   /// periodic, or of weight 0, is left out.
   void add(const std::string& path, const RunConfig& config, IsolatedAtoms* isolated);
   const std::vector<std::string>& warnings() const { return warnings_; }  ///< of the files that were added
+  const std::map<int, std::string>& ions() const { return ions_; }        ///< where isolated atoms with a charge are, by atomic number: they are left out
 
   /// [{"file", "configurations", "hash"}, ...]: name, number of configurations of this set, hash of the bytes.
   nlohmann::json provenance() const;
@@ -78,6 +79,7 @@ class FrameSet {
   std::vector<std::vector<int>> elements_;  // of each head
   std::vector<std::shared_ptr<FrameFile>> files_;
   std::vector<std::string> warnings_;
+  std::map<int, std::string> ions_;
 };
 
 /// Training, validation and test configurations, as the options say. Reading it throws datasets::DataError or std::invalid_argument: as
@@ -86,6 +88,7 @@ struct RunData {
   FrameSet train, valid;
   std::vector<FrameSet> tests;  ///< of each file
   IsolatedAtoms isolated;
+  std::map<int, std::string> ions;    ///< FrameSet::ions
   std::vector<int> elements;          ///< of the configurations of `train` and `valid`, ascending
   std::vector<std::string> heads;     ///< the same
   nlohmann::json provenance;          ///< {"train": [{"file", "configurations", "hash"}, ...], "valid": ..., "isolated_atoms": ...}

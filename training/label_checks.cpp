@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
+#include <utility>
 
 #include "adatom/elements.hpp"
 #include "datasets/atomic_energies.hpp"
@@ -15,15 +17,46 @@ namespace {
 
 using datasets::Frame;
 
-/// Of large sets runs of neighbours are looked at, since some signs are in the differences of neighbouring frames.
-datasets::Report examine(const FrameSet& set, const IsolatedAtoms& isolated) {
+/// Frames that train and frames that validate, in the order of their files: some signs are in the differences of neighbours.
+struct Examined {
+  struct Entry {
+    const FrameSet* set;
+    std::size_t number;  // in the set
+    datasets::FrameReference at;
+  };
+  std::vector<std::shared_ptr<FrameFile>> files;
+  std::vector<Entry> entries;
+  std::size_t trains = 0;  // files that training reads; those behind it are of data.valid
+
+  explicit Examined(const RunData& data) {
+    for (const FrameSet* set : {&data.train, &data.valid}) {
+      for (std::size_t k = 0; k < set->size(); ++k) {
+        const auto& file = set->files()[set->info(k).file];
+        auto known = std::find(files.begin(), files.end(), file);
+        if (known == files.end()) known = files.insert(files.end(), file);
+        entries.push_back({set, k, {static_cast<int>(known - files.begin()), static_cast<std::int64_t>(set->info(k).index)}});
+      }
+      if (set == &data.train) trains = files.size();
+    }
+    std::sort(entries.begin(), entries.end(),
+              [](const Entry& a, const Entry& b) { return std::pair(a.at.source, a.at.index) < std::pair(b.at.source, b.at.index); });
+  }
+
+  /// The files of a finding's frames, as the configuration names them.
+  std::string name(const datasets::Finding& finding) const {
+    return !finding.frames.empty() && static_cast<std::size_t>(finding.frames.front().source) >= trains ? "data.valid" : "data.train";
+  }
+};
+
+/// Of large sets runs of neighbours are looked at.
+datasets::Report examine(const Examined& all, const IsolatedAtoms& isolated) {
   constexpr std::size_t run = 100, most = 10000;
-  const std::size_t stride = std::max(run, (set.size() / most + 1) * run);
+  const std::size_t n = all.entries.size(), stride = std::max(run, (n / most + 1) * run);
   datasets::StatisticsOptions options;
   options.near_duplicates = false;
   options.symmetry_frames = 0;
   datasets::Statistics statistics(options);
-  for (const auto& file : set.files()) statistics.add_source(file->path);
+  for (const auto& file : all.files) statistics.add_source(file->path);
   for (const auto& [head, energies] : isolated)
     for (const auto& [z, energy] : energies) {
       Frame atom;
@@ -32,17 +65,16 @@ datasets::Report examine(const FrameSet& set, const IsolatedAtoms& isolated) {
       statistics.add(atom, {});
     }
   Frame space;
-  for (std::size_t k = 0; k < set.size(); ++k)
-    if (set.size() <= most || k % stride < run)
-      statistics.add(set.get(k, space), {static_cast<int>(set.info(k).file), static_cast<std::int64_t>(set.info(k).index)});
+  for (std::size_t k = 0; k < n; ++k)
+    if (n <= most || k % stride < run) statistics.add(all.entries[k].set->get(all.entries[k].number, space), all.entries[k].at);
   return statistics.finish();
 }
 
 /// Names the frame of a message as its file has it: those in memory are numbered without isolated atoms.
-std::string with_origin(std::string message, const datasets::Finding& finding, const datasets::Report& report, const FrameSet& set) {
+std::string with_origin(std::string message, const datasets::Finding& finding, const datasets::Report& report, const Examined& all) {
   if (finding.frames.empty()) return message;
   const datasets::FrameReference& frame = finding.frames.front();
-  const FrameFile& file = *set.files().at(static_cast<std::size_t>(frame.source));
+  const FrameFile& file = *all.files.at(static_cast<std::size_t>(frame.source));
   const std::string name = text(frame, report);
   const auto at = message.find(name);
   if (!file.cache && at != message.npos) message.replace(at, name.size(), file.origins.at(static_cast<std::size_t>(frame.index)));
@@ -101,13 +133,14 @@ void keep_isolated(IsolatedAtoms& isolated, const Frame& atom, const std::string
 
 void check_labels(const RunConfig& config, RunData& data) {
   refuse_contradiction(data, config.data);
-  const datasets::Report report = examine(data.train, data.isolated);
+  const Examined all(data);
+  const datasets::Report report = examine(all, data.isolated);
   for (const auto& [name, head] : report.heads)
     for (const datasets::UnitSuspicion& s : head.units)
       data.warnings.push_back("the " + s.quantity + " of data.train" + (name.empty() ? "" : ", head '" + name + "',") + " may be in " + s.unit + ": " +
                               s.reason + ". Adatom expects eV and angstrom; `adatom data check` tells more");
   for (const datasets::Finding& finding : datasets::check_labels(report))
-    if (finding.code != "units") data.warnings.push_back("data.train: " + with_origin(finding.message, finding, report, data.train) + ": " + finding.advice);
+    if (finding.code != "units") data.warnings.push_back(all.name(finding) + ": " + with_origin(finding.message, finding, report, all) + ": " + finding.advice);
   suspect_energies(config, report, data);
 }
 

@@ -6,7 +6,7 @@
 
 namespace adatom::training {
 
-/// Adds to the warnings of `data` what looks wrong with the labels of its training configurations (datasets/checks.hpp). Throws std::invalid_argument
+/// Adds to the warnings of `data` what looks wrong with the labels of its configurations (datasets/checks.hpp). Throws std::invalid_argument
 /// where isolated atoms and `atomic_energy_of` contradict each other.
 void check_labels(const RunConfig& config, RunData& data);
 

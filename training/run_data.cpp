@@ -104,9 +104,11 @@ RunData read_data(const RunConfig& config) {
     if (rest.size() > 0) throw DataError(rest.origin(0) + ": data.isolated_atoms names a file with configurations that are not isolated atoms");
     data.provenance["isolated_atoms"] = rest.provenance();
     data.warnings = rest.warnings();
+    data.ions = rest.ions();
   }
   for (const std::string& file : config.data.train) data.train.add(file, config, &data.isolated);
   require_some("data.train", config.data.train, data.train);
+  data.ions.insert(data.train.ions().begin(), data.train.ions().end());
   refuse_same_file_twice("data.train", data.train);
   for (const std::string& file : config.data.valid) data.valid.add(file, config, nullptr);
   refuse_same_file_twice("data.valid", data.valid);
@@ -193,6 +195,7 @@ std::map<int, double> atomic_energies(const RunData& data, const std::string& he
     const std::string symbol = element_symbol(z);
     throw std::invalid_argument("there is no atomic energy of " + symbol + (data.heads.size() > 1 ? " for the head '" + head + "'" : "") +
                                 (trained ? "" : ", of which it has no configuration in data.train") +
+                                (data.ions.count(z) ? ", since the isolated atom of " + data.ions.at(z) + " is an ion, of another energy" : "") +
                                 ": add its isolated atom to the data (data.isolated_atoms), give data.atomic_energy_of." + symbol +
                                 (trained ? ", or set data.atomic_energies = \"least_squares\"" : ", or add configurations"));
   }

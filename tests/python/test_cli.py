@@ -14,13 +14,14 @@ import pytest
 from ase import units
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
-from small_model import write_small_model
+from small_model import small_model, write_small_model
 
 import adatom
 import adatom.cli
 from adatom import AdatomCalculator
 from adatom.cli import bench as bench_module
 from adatom.cli.import_model import atomic_numbers
+from adatom.importers import write_model
 
 MODELS = Path(__file__).parents[2] / "models"
 
@@ -125,13 +126,14 @@ def test_relax_checks_first_what_it_will_write(adatom_command, model_file, label
     assert process.returncode == 1 and message in process.stderr and "Traceback" not in process.stderr
 
 
-def test_relax_into_a_hole_ends(adatom_command, tmp_path):
+@pytest.mark.parametrize("rattle, message", [(0.35, "fell into a hole"), (0.5, "before the first step")])
+def test_relax_into_a_hole_ends(adatom_command, tmp_path, rattle, message):
     """The potential of metals has no repulsion between atoms much closer than in any of its data."""
     atoms = bulk("Cu", cubic=True) * (2, 2, 2)
-    atoms.rattle(0.5, seed=1)
+    atoms.rattle(rattle, seed=1)
     ase.io.write(tmp_path / "close.extxyz", atoms)
     process = adatom_command("relax", MODELS / "metals/model.safetensors", tmp_path / "close.extxyz", "-o", tmp_path / "r.xyz", check=False)
-    assert process.returncode == 1 and "fell into a hole" in process.stderr and "as far from the training data" in process.stderr
+    assert process.returncode == 1 and message in process.stderr and "as far from the training data" in process.stderr
 
 
 def test_info_tells_of_detectors(adatom_command, model_file):
@@ -140,6 +142,40 @@ def test_info_tells_of_detectors(adatom_command, model_file):
     assert "32 members" in adatom_command("info", MODELS / "metals/model.safetensors").stdout
     document = adatom_command("info", model_file, as_json=True)
     assert document["uncertainty"]["members"] == 0 and document["uncertainty"]["why"]
+
+
+@pytest.mark.parametrize("options", [(), ("--cell",), ("--steps", 1)])
+def test_relax_with_absurd_weights_ends(adatom_command, labelled, tmp_path, options):
+    """In double precision energies of 1e100 eV are numbers: a line search would go on for ever."""
+    tensors, document = small_model()
+    tensors["layers.1.linear.0e"] = 1e60 * tensors["layers.1.linear.0e"]
+    file = tmp_path / "absurd.safetensors"
+    write_model(file, tensors, document)
+    process = adatom_command("relax", file, labelled, "-o", tmp_path / "r.xyz", *options, check=False)
+    assert process.returncode == 1 and "before the first step" in process.stderr and "the model is damaged" in process.stderr
+
+
+def test_relax_reads_what_others_read_or_says_what_to_do(adatom_command, model_file, labelled, tmp_path):
+    adatom_command("data", "convert", labelled, "-o", tmp_path / "x.cache")
+    document = adatom_command("relax", model_file, tmp_path / "x.cache", "-o", tmp_path / "r.xyz", "--fmax", 0.02, as_json=True)
+    assert document["converged"]
+    (tmp_path / "latin1.extxyz").write_bytes('1\nProperties=species:S:1:pos:R:3 note="für"\nCu 0 0 0\n'.encode("latin-1"))
+    (tmp_path / "x.what").write_text("what\n")
+    for name, advice in (("latin1.extxyz", "save it as UTF-8"), ("x.what", "ASE knows no format")):
+        process = adatom_command("relax", model_file, tmp_path / name, "-o", tmp_path / "r.xyz", check=False)
+        assert process.returncode == 1 and f"{name}: " in process.stderr and advice in process.stderr
+
+
+def test_control_characters_stay_in_their_files(adatom_command, labelled, tmp_path):
+    """They could clear the terminal or set its title."""
+    model = write_small_model(tmp_path / "model.safetensors", heads=("a\x1b[2Jb", "\x9b31m"))
+    structures = tmp_path / "x.extxyz"
+    structures.write_text(labelled.read_text().replace("Properties=", 'config_type="\x1b]0;owned\x07" Properties='))
+    (tmp_path / "t.toml").write_text('"\\u001b[2Jbad" = 1\n')
+    for arguments in (("info", model), ("data", "stats", structures), ("eval", model, structures), ("train", tmp_path / "t.toml")):
+        process = adatom_command(*arguments, check=False)
+        shown = process.stdout + process.stderr
+        assert not set(shown) & {"\x1b", "\x9b", "\x07"} and "?" in shown, (arguments, shown)
 
 
 def test_names_are_printed_as_they_are(adatom_command, labelled, tmp_path):

@@ -231,4 +231,7 @@ def test_ions_are_no_isolated_atoms(config, tmp_path):
     config["data"]["train"] = [str(tmp_path / "t.extxyz")]
     assert any("1 of 17 frames is not neutral (charges up to 1)" in w for w in train(config).warnings)
     model = tensors(config["output"])
+    ase.io.write(tmp_path / "t.extxyz", [ion, *[a for a in atoms if a.symbols[0] != "C"], *ase.io.read(DATA / "3bpa_sample.extxyz", ":12")])
+    with pytest.raises(ValueError, match=r"no atomic energy of C, since the isolated atom of .*t.extxyz: frame 0 \(line 1\) is an ion"):
+        train({**config, "output": config["output"] + "2"})
     assert np.isclose(model["atomic_energies"].ravel(), -1029.489).any() and not np.isclose(model["atomic_energies"].ravel(), -1018.2).any()

@@ -93,6 +93,13 @@ def test_zeros_are_told_with_the_frame_as_the_file_has_it(config, tmp_path, fram
     assert "5 of 27 atoms of 1 frame have a force of exactly zero" in found[1] and "data.extxyz: frame 12 (line " in found[1]
 
 
+def test_labels_that_validate_are_looked_at_too(config, tmp_path, frames):
+    frames[10].calc.results["forces"][:] = 0
+    ase.io.write(tmp_path / "valid.extxyz", frames[8:12])
+    found = warnings_of(with_data(config, tmp_path, isolated_atoms() + frames[:8], valid=[str(tmp_path / "valid.extxyz")]))
+    assert any(text.startswith("data.valid: 1 frame has forces that are all exactly zero") and "valid.extxyz: frame 2 (line " in text for text in found)
+
+
 def test_stress_of_the_other_sign(config, tmp_path):
     from ase.build import bulk
     from ase.calculators.emt import EMT

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from adatom.cli import bench, calibrate, data, evaluate, import_model, info, learn, relax, train
+from adatom.cli import bench, calibrate, common, data, evaluate, import_model, info, learn, relax, train
 
 app = typer.Typer(
     name="adatom",
@@ -39,14 +39,14 @@ def version(
 def _print_version() -> None:
     import adatom
 
-    typer.echo(f"adatom {adatom.__version__}")
+    common.echo(f"adatom {adatom.__version__}")
     raise typer.Exit
 
 
 def _show_warning(otherwise):
     def show(message, category, *place, **more) -> None:
         if category is UserWarning:
-            typer.secho(f"adatom: warning: {message}", fg="yellow", err=True)
+            common.echo(f"adatom: warning: {message}", "yellow", err=True)
         else:
             otherwise(message, category, *place, **more)
 
@@ -65,5 +65,5 @@ def main() -> None:
 
 
 def _fail(text: str, error: BaseException) -> None:
-    typer.secho(f"adatom: error: {text}", fg="red", err=True)
+    common.echo(f"adatom: error: {text}", "red", err=True)
     raise SystemExit(1) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -40,16 +41,31 @@ DeviceOption = Annotated[Device, typer.Option("--device")]
 DTypeOption = Annotated[DType, typer.Option("--dtype", help="Precision of the network.")]
 
 
+def printable(text: str) -> str:
+    """Text from a file, for a terminal: control characters, which could move its cursor or set its title, are replaced."""
+    return "".join("?" if unicodedata.category(c) in ("Cc", "Cf") and c not in "\n\t" else c for c in text)
+
+
+def echo(text: str, colour: str | None = None, err: bool = False) -> None:
+    typer.secho(printable(text), fg=colour, err=err)
+
+
 def console(**options):
     """Prints text as it is: names of files, heads and keys may have brackets. Where markup is meant, `print(..., markup=True)` and `rich.markup.escape`."""
     from rich.console import Console
+    from rich.segment import Segment
 
-    return Console(markup=False, emoji=False, **options)
+    class Plain(Console):
+        def render(self, renderable, options=None):
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+    return Plain(markup=False, emoji=False, **options)
 
 
 def print_json(document: dict[str, Any]) -> None:
     """JSON has no infinities and no nan: they are null."""
-    typer.echo(json.dumps(_finite(document), indent=2, allow_nan=False))
+    echo(json.dumps(_finite(document), indent=2, allow_nan=False))
 
 
 def _finite(x: Any) -> Any:

@@ -240,9 +240,9 @@ def convert(
     if as_json:
         common.print_json(summary)
         return
-    typer.echo(f"{summary['frames']} frames in {output}")
+    common.echo(f"{summary['frames']} frames in {output}")
     for frame in summary["dropped"]:
-        typer.secho(f"left out: {frame['file']}: frame {frame['frame']}: {frame['what']}", fg="yellow", err=True)
+        common.echo(f"left out: {frame['file']}: frame {frame['frame']}: {frame['what']}", "yellow", err=True)
 
 
 def _options(arguments: dict) -> dict:

@@ -72,9 +72,9 @@ def _write(convert, source: str, output: Path, elements: str | None, head: str |
         common.print_json({"output": str(output), "elements": kept, "heads": heads, "cutoff": document["cutoff"], "sha256": document["sha256"],
                            "mirror_symmetric": mirror_symmetric})  # fmt: skip
     else:
-        typer.echo(f"wrote {output}: {len(kept)} elements, heads {', '.join(heads)}, cutoff {document['cutoff']:g} angstrom")
+        common.echo(f"wrote {output}: {len(kept)} elements, heads {', '.join(heads)}, cutoff {document['cutoff']:g} angstrom")
         if not mirror_symmetric:
-            typer.echo(f"under reflection it is {common.NOT_MIRROR_SYMMETRIC}")
+            common.echo(f"under reflection it is {common.NOT_MIRROR_SYMMETRIC}")
 
 
 def atomic_numbers(elements: str | None) -> list[int] | None:

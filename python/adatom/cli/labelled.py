@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import typer
+from adatom.cli import common
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Labelled:
         for note in self.notes:
             if note["kind"] != "unread" or not complete:
                 kind = "warning" if note["kind"] == "warning" else "note"
-                typer.secho(f"adatom: {kind}: {self.file}: {note['message']}; {note['advice']}", fg="yellow", err=True)
+                common.echo(f"adatom: {kind}: {self.file}: {note['message']}; {note['advice']}", "yellow", err=True)
 
 
 def read(file: Path, names: dict[str, str | None], format: str | None, type_map: str | None, zero_smearing: bool) -> Labelled:
@@ -57,7 +57,7 @@ def warn_of_heads(file: Path, structures: list, potential) -> None:
         return
     for other in sorted(set(heads) - {"", potential.head}):
         advice = f"--head {other} compares with them" if other in potential.heads else f"the model has {', '.join(potential.heads)}"
-        typer.echo(
+        common.echo(
             f"adatom: warning: {file}: {heads.count(other)} of {len(heads)} structures are of the head '{other}', whose labels are of another level of theory "
             f"than '{potential.head}', with which the model runs: {advice}",
             err=True,

@@ -25,11 +25,11 @@ def learn(config: Config, as_json: common.Json = False) -> None:
 
     loaded = load(config)
     with told_to_end():
-        result = run(loaded, (lambda text: None) if as_json else lambda text: typer.echo(text), lambda text: typer.echo(text, err=True))
+        result = run(loaded, (lambda text: None) if as_json else lambda text: common.echo(text), lambda text: common.echo(text, err=True))
     if as_json:
         common.print_json(result)
     else:
-        typer.echo(f"{result['model']}\n{loaded.output / 'report.html'}")
+        common.echo(f"{result['model']}\n{loaded.output / 'report.html'}")
 
 
 def label(
@@ -64,9 +64,9 @@ def _work(config, once: bool) -> None:
     check_program(config.label)
     queue = config.output / "labels"
     if not queue.is_dir():
-        typer.echo(f"no calculations at {queue}" + (" yet: waiting for the loop" if not once else ""))
+        common.echo(f"no calculations at {queue}" + (" yet: waiting for the loop" if not once else ""))
     while True:
-        done = work(queue, config.label, say=lambda text: typer.echo(text), checked=True) if queue.is_dir() else 0
+        done = work(queue, config.label, say=lambda text: common.echo(text), checked=True) if queue.is_dir() else 0
         if once or (not done and queue.is_dir() and not (config.output / "running").exists()):
             return
         time.sleep(5.0)
@@ -79,7 +79,7 @@ def _label_file(config, structures: Path, output: Path) -> None:
     if output.is_dir():
         raise ValueError(f"--output {output} is a folder, expected a file")
     output.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before anything is calculated
-    labelled, failed = run(config, _structures.read_structures(structures), lambda text: typer.echo(text))
+    labelled, failed = run(config, _structures.read_structures(structures), lambda text: common.echo(text))
     write_frames(output, labelled)
     for f in failed:
-        typer.echo(f"failed: {f['task']}: {printable(f['reason'])}", err=True)
+        common.echo(f"failed: {f['task']}: {printable(f['reason'])}", err=True)

@@ -63,6 +63,7 @@ def relax(
         converged = converges()
         if not converged:
             for _ in optimizer.irun(fmax=0.0, steps=steps):
+                atoms.calc.trials = 0
                 force, stress = left()
                 rest = f", stress = {stress:.3f} GPa" if cell else ""
                 bar.update(task, completed=optimizer.nsteps, description=f"E = {atoms.get_potential_energy():.6f} eV, fmax = {force:.4f} eV/angstrom{rest}")
@@ -88,11 +89,11 @@ def relax(
         common.print_json(document)
     else:
         verdict = "converged" if converged else "not converged"
-        typer.echo(f"{verdict} after {document['steps']} steps: E = {document['energy']:.6f} eV ({document['energy'] - initial:+.6f} eV), ")
+        common.echo(f"{verdict} after {document['steps']} steps: E = {document['energy']:.6f} eV ({document['energy'] - initial:+.6f} eV), ")
         rest = f", of the stress's components {document['smax_GPa']:.4f} GPa" if cell else ""
-        typer.echo(f"largest force {document['fmax']:.5f} eV/angstrom{rest}; written to {output}")
+        common.echo(f"largest force {document['fmax']:.5f} eV/angstrom{rest}; written to {output}")
         if (distance := document.get("largest_distance", 0.0)) > 1:
-            typer.echo(f"distance from the training data up to {distance:.1f}: beyond 1 it is extrapolation (docs/uncertainty.md)")
+            common.echo(f"distance from the training data up to {distance:.1f}: beyond 1 it is extrapolation (docs/uncertainty.md)")
     if not converged:
         raise typer.Exit(2)
 
@@ -111,23 +112,35 @@ def _check_output(output: Path) -> None:
 
 
 def _watched(potential):
-    """A calculator that ends a relaxation which falls into a hole of the potential: a line search may not come to an end in one."""
+    """A calculator that ends a relaxation which falls into a hole of the potential, or begins in one: a line search may not come to an end there."""
     import numpy as np
 
     from adatom import AdatomCalculator
 
     class Watched(AdatomCalculator):
         most = 0.0  # eV/angstrom
+        trials = 0  # since the last step
 
         def calculate(self, *arguments, **options):
             super().calculate(*arguments, **options)
             largest = np.abs(self.results["forces"]).max(initial=0.0)
-            self.most = self.most or max(1e4, 1e3 * largest)  # downhill, forces do not grow for long
-            if largest < self.most:
+            begins, self.trials = not self.most, self.trials + 1
+            self.most = self.most or min(max(1e4, 1e3 * largest), 1e6)  # downhill, forces do not grow for long; nuclei on one spot have less
+            if largest < self.most and self.trials < 500:
                 return
             atom = int(np.argmax(np.abs(self.results["forces"]).max(1)))
+            if largest < self.most:
+                raise RuntimeError(
+                    f"the energy does not fall along the forces, in {self.trials} trials of one step: the largest is {largest:.3g} eV/angstrom, on atom {atom} "
+                    "(from 0). Try --dtype float64; if it is that already, the model is damaged or means nothing for this structure"
+                )
             distances = self.results.get("feature_distances")
             far = f", {distances[atom]:.3g} times as far from the training data as these go" if distances is not None else ""
+            if begins:
+                raise RuntimeError(
+                    f"there is a force of {largest:.3g} eV/angstrom on atom {atom} (from 0) before the first step{far}. The potential means nothing there: begin "
+                    "with a structure whose atoms are not as close; if they are not close, the model is damaged, or its training diverged"
+                )
             raise RuntimeError(
                 f"the relaxation fell into a hole of the potential: a force of {largest:.3g} eV/angstrom on atom {atom} (from 0){far}. "
                 "It means nothing there: begin with a structure whose atoms are not as close"

@@ -59,12 +59,12 @@ def train(
         try:
             result = run(document, resume=resume, progress=progress, report=report, warn=warn, note=note, plots=True)
         except KeyboardInterrupt as stop:
-            typer.echo(interrupted, err=True)
+            common.echo(interrupted, err=True)
             raise typer.Exit(128 + getattr(stop, "signum", signal.SIGINT)) from None
     if result.rank != 0:
         return
     if not result.finished:  # another process was interrupted
-        typer.echo(interrupted, err=True)
+        common.echo(interrupted, err=True)
         raise typer.Exit(128 + signal.SIGINT)
     if as_json:
         plots = [str(p) for p in result.plots]
@@ -73,9 +73,9 @@ def train(
         )
         return
     if resume and not result.epochs:
-        typer.echo("the run had ended before; to train on, raise training.epochs (or the limit of training.seconds or training.patience that ended it)")
+        common.echo("the run had ended before; to train on, raise training.epochs (or the limit of training.seconds or training.patience that ended it)")
     table.tests(result.tests)
-    typer.echo(f"{result.model}: {result.parameters} parameters")
+    common.echo(f"{result.model}: {result.parameters} parameters")
 
 
 def time_left(limit: float):

@@ -97,7 +97,7 @@ def load(file: str | Path) -> LearnConfig:
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not TOML: {error}") from error
+        raise ValueError(f"{file} is not TOML: {error}" + (": save it as UTF-8" if isinstance(error, UnicodeDecodeError) else "")) from error
     except RecursionError as error:
         raise ValueError(f"{file} is nested too deeply: a configuration has tables, and lists of lists at most") from error
     try:

@@ -21,7 +21,7 @@ def load_config(file: str | Path) -> dict[str, Any]:
     try:
         config = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not TOML: {error}") from error
+        raise ValueError(f"{file} is not TOML: {error}" + (": save it as UTF-8" if isinstance(error, UnicodeDecodeError) else "")) from error
     except RecursionError as error:
         raise ValueError(f"{file} is nested too deeply: a configuration has tables, and lists of lists at most") from error
     folder = file.resolve().parent
