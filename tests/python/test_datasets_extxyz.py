@@ -153,7 +153,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     with (tmp_path / "t.extxyz").open("wb") as file:
         for _ in range(120_000_000 // len(text)):
             file.write(text)
-    program = f"""
+    program = """
         import resource
         from adatom import datasets
         import ase.io
