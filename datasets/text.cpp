@@ -188,9 +188,8 @@ std::size_t character_bytes(std::string_view text) {
 }  // namespace
 
 std::string to_utf8(std::string_view text) {
-  bool good = std::none_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) >= 0x80; });  // nearly always
-  if (good) return std::string(text);
-  good = true;
+  if (std::none_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) >= 0x80; })) return std::string(text);  // nearly always
+  bool good = true;
   for (std::size_t k = 0, n = 0; good && k < text.size(); k += n) n = character_bytes(text.substr(k)), good = n > 0;
   if (good) return std::string(text);
   std::string result;

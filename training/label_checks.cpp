@@ -30,12 +30,13 @@ struct Examined {
 
   explicit Examined(const RunData& data) {
     for (const FrameSet* set : {&data.train, &data.valid}) {
-      for (std::size_t k = 0; k < set->size(); ++k) {
-        const auto& file = set->files()[set->info(k).file];
-        auto known = std::find(files.begin(), files.end(), file);
-        if (known == files.end()) known = files.insert(files.end(), file);
-        entries.push_back({set, k, {static_cast<int>(known - files.begin()), static_cast<std::int64_t>(set->info(k).index)}});
+      std::vector<int> sources;                // of the set's files, in `files`
+      for (const auto& file : set->files()) {  // those that were split are the same
+        const auto known = std::find(files.begin(), files.end(), file);
+        sources.push_back(static_cast<int>(known - files.begin()));
+        if (known == files.end()) files.push_back(file);
       }
+      for (std::size_t k = 0; k < set->size(); ++k) entries.push_back({set, k, {sources[set->info(k).file], static_cast<std::int64_t>(set->info(k).index)}});
       if (set == &data.train) trains = files.size();
     }
     std::sort(entries.begin(), entries.end(),

@@ -76,7 +76,7 @@ def calibrate(
     elif held_out:
         recalibrate(model, kept, output, threads=threads)
 
-    potential = Potential.load(output or model, head=head, threads=threads)
+    potential = Potential.load(output, head=head, threads=threads) if output else known
     judgements = {"held out": judge(potential, kept)} if kept else {}
     for path in test or []:
         judgements[path.stem if path.stem not in judgements else str(path)] = judge(potential, read_all([path]))

@@ -125,7 +125,7 @@ def _watched(potential):
             super().calculate(*arguments, **options)
             largest = np.abs(self.results["forces"]).max(initial=0.0)
             begins, self.trials = not self.most, self.trials + 1
-            self.most = self.most or min(max(1e4, 1e3 * largest), 1e6)  # downhill, forces do not grow for long; nuclei on one spot have less
+            self.most = self.most or min(max(1e4, 1e3 * largest), 1e6)  # downhill, forces do not grow for long; with more no structure comes to rest
             if largest < self.most and self.trials < 500:
                 return
             atom = int(np.argmax(np.abs(self.results["forces"]).max(1)))
